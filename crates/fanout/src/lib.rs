@@ -1,1 +1,30 @@
-//! placeholder
+//! One worker's subscribers: who wants which topic, what waits for whom, and the fan-out pass.
+//!
+//! A [`Shard`] belongs to one thread. It does no I/O and reads no clock: frames leave through a [`Sink`], so the same
+//! shard runs under the gateway's writer and in the simulation.
+//!
+//! ```text
+//!   inbox ─► Shard::begin ─► Pass ─► Shard::deliver ──┬─► Sink::write            the socket takes it: done
+//!            groups by topic,         256 sockets     └─► Outbox ─► Shard::flush  it does not: kept, bounded
+//!            joins the frames         at a time
+//! ```
+//!
+//! # Invariants
+//! - To a subscriber whose socket takes everything, a pass costs one `Sink::write` per topic and batch: no allocation, no
+//!   reference count, no clone.
+//! - A subscriber sees a topic's offsets strictly increasing. Offsets it misses are announced by a gap before the next
+//!   message of the topic, or its connection is closed.
+//! - What waits for one subscriber is bounded by [`OutboxLimits`]; past it, see [`slow_consumer`].
+
+mod batch;
+mod outbox;
+mod pass;
+mod shard;
+pub mod slow_consumer;
+mod subscriber;
+
+pub use outbox::{Flushed, OutboxLimits};
+pub use pass::{Pass, Progress, Report, Sink, Written};
+pub use shard::{Shard, ShardLimits, SubscribeError};
+pub use slow_consumer::{Eviction, SlowPolicy};
+pub use subscriber::SubscriberId;

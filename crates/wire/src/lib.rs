@@ -1,1 +1,21 @@
-//! placeholder
+//! The values of Fanfare: topics, messages, frames, and what clients and server say to each other.
+//!
+//! Everything here is immutable or a pure state machine: `Send + Sync`, without I/O, tokio or a clock. Other crates
+//! decide *when*; this one knows *what the bytes are*. A message is encoded once per wire format
+//! ([`Message::frame`]), and no encoder ever sees a subscriber.
+
+pub mod command;
+pub mod event;
+pub mod format;
+mod formats;
+pub mod message;
+pub mod pattern;
+pub mod position;
+pub mod topic;
+pub mod websocket;
+
+pub use format::{FORMATS, FormatId, WireFormat};
+pub use message::{Draft, Kind, Message, PayloadError};
+pub use pattern::Pattern;
+pub use position::{Epoch, Position};
+pub use topic::{Topic, TopicError};

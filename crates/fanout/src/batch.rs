@@ -1,0 +1,177 @@
+//! Messages of one topic in one wire format, joined into one contiguous buffer.
+//!
+//! ```text
+//!   bytes  [ frame 41 | frame 42 | frame 43 ]
+//!   ends             ^          ^          ^       messages(1..3) is the slice from the first end on
+//! ```
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fanfare_wire::{Epoch, FormatId, Message, Topic};
+use smallvec::SmallVec;
+
+use crate::slow_consumer::SlowPolicy;
+
+/// The shared frames of a pass. Outboxes hold it by `Rc`: the count is the shard's own and touches no shared line.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) topic: Topic,
+    pub(crate) epoch: Epoch,
+    /// The topic's, for when the batch waits in an outbox.
+    pub(crate) policy: SlowPolicy,
+    bytes: Bytes,
+    /// Where each message ends, and its offset.
+    marks: SmallVec<[Mark; 1]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    end: u32,
+    offset: u64,
+}
+
+/// A batch is closed once its frames reach this many bytes, so that joining copies little and a slow socket's remainder
+/// stays small. A single larger message is a batch of its own, and is not copied.
+pub(crate) const JOINED_BYTES_MAX: usize = 64 * 1024;
+
+impl Batch {
+    /// Splits `messages`, all of one topic and epoch and in order, into batches.
+    pub(crate) fn join(
+        format: FormatId,
+        policy: SlowPolicy,
+        messages: &[Arc<Message>],
+    ) -> SmallVec<[Rc<Self>; 1]> {
+        let mut batches = SmallVec::new();
+        let mut rest = messages;
+        while let Some(first) = rest.first() {
+            let mut bytes = 0;
+            let count = rest
+                .iter()
+                .take_while(|message| {
+                    let joins = bytes == 0
+                        || message.epoch() == first.epoch()
+                            && bytes + message.frame(format).len() <= JOINED_BYTES_MAX;
+                    bytes += message.frame(format).len();
+                    joins
+                })
+                .count();
+            let (joined, later) = rest.split_at(count);
+            batches.push(Rc::new(Self::new(first, format, policy, joined)));
+            rest = later;
+        }
+        batches
+    }
+
+    fn new(first: &Message, format: FormatId, policy: SlowPolicy, messages: &[Arc<Message>]) -> Self {
+        let bytes = match messages {
+            [one] => one.frame(format).clone(),
+            many => {
+                let mut joined =
+                    Vec::with_capacity(many.iter().map(|message| message.frame(format).len()).sum());
+                for message in many {
+                    joined.extend_from_slice(message.frame(format));
+                }
+                joined.into()
+            }
+        };
+        let mut end = 0;
+        let marks = messages
+            .iter()
+            .map(|message| {
+                end += message.frame(format).len() as u32;
+                Mark { end, offset: message.offset() }
+            })
+            .collect();
+        Self { topic: first.topic().clone(), epoch: first.epoch(), policy, bytes, marks }
+    }
+
+    /// How many messages.
+    pub(crate) fn len(&self) -> u32 {
+        self.marks.len() as u32
+    }
+
+    /// The offset of message `index`.
+    pub(crate) fn offset(&self, index: u32) -> u64 {
+        self.marks[index as usize].offset
+    }
+
+    /// How many messages at the front have an offset up to `offset`.
+    pub(crate) fn through(&self, offset: u64) -> u32 {
+        // Nearly always all or none: the batch a subscriber joined in the middle of is the exception.
+        if self.marks.first().is_some_and(|mark| mark.offset > offset) {
+            return 0;
+        }
+        self.marks.partition_point(|mark| mark.offset <= offset) as u32
+    }
+
+    /// The frames of messages `from..to`.
+    pub(crate) fn messages(&self, from: u32, to: u32) -> &[u8] {
+        &self.bytes[self.start(from)..self.start(to)]
+    }
+
+    /// How many bytes come before message `index`.
+    pub(crate) fn start(&self, index: u32) -> usize {
+        match index {
+            0 => 0,
+            _ => self.marks[index as usize - 1].end as usize,
+        }
+    }
+
+    /// The message that the byte at `position` belongs to, or the number of messages at the end.
+    pub(crate) fn index_at(&self, position: usize) -> u32 {
+        self.marks.partition_point(|mark| mark.end as usize <= position) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_wire::{Draft, Kind, Position};
+
+    fn messages(sizes: &[usize]) -> Vec<Arc<Message>> {
+        sizes
+            .iter()
+            .zip(1..)
+            .map(|(&size, offset)| {
+                let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, &vec![b'x'; size]);
+                Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn frames_join_up_to_a_bound() {
+        fn check(sizes: &[usize], expect: &[u32]) {
+            let batches = Batch::join(FormatId::RAW, SlowPolicy::Disconnect, &messages(sizes));
+            assert_eq!(batches.iter().map(|batch| batch.len()).collect::<Vec<_>>(), expect, "{sizes:?}");
+        }
+        check(&[], &[]);
+        check(&[10], &[1]);
+        check(&[10, 10, 10], &[3]);
+        check(&[60_000, 10_000, 10], &[1, 2]);
+        check(&[100_000, 100_000], &[1, 1]);
+        check(&[30_000, 30_000, 30_000], &[2, 1]);
+    }
+
+    #[test]
+    fn a_batch_is_cut_at_messages() {
+        let batches = Batch::join(FormatId::RAW, SlowPolicy::Disconnect, &messages(&[1, 2, 3]));
+        let batch = &batches[0];
+        assert_eq!(batch.messages(0, 3), b"\x81\x01x\x81\x02xx\x81\x03xxx");
+        assert_eq!(batch.messages(1, 2), b"\x81\x02xx");
+        assert_eq!(batch.messages(3, 3), b"");
+        assert_eq!((batch.through(0), batch.through(2), batch.through(9)), (0, 2, 3));
+        let indexes: Vec<u32> = [0, 2, 3, 6, 7, 12].map(|position| batch.index_at(position)).to_vec();
+        assert_eq!(indexes, [0, 0, 1, 1, 2, 3]);
+        assert_eq!((1..=3).map(|offset| batch.offset(offset - 1)).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_lone_message_is_not_copied() {
+        let messages = messages(&[9]);
+        let batch = &Batch::join(FormatId::RAW, SlowPolicy::Disconnect, &messages)[0];
+        assert_eq!(batch.bytes.as_ptr(), messages[0].frame(FormatId::RAW).as_ptr());
+    }
+}

@@ -1,0 +1,477 @@
+//! The bounded queue of frames in front of one socket.
+//!
+//! A frame enters when the socket refuses it and leaves when the worker writes, in order. Three kinds go ahead of their
+//! turn or change in place: a pong goes right behind the half-written head, a gap stands where its first dropped message
+//! stood, and a close frame may throw away what waits.
+//!
+//! ```text
+//!   head (maybe half written)                        back
+//!   [ messages 7..9 of a │ pong │ gap b 3–5 │ messages 6..8 of b │ ack ]
+//!     ^ head_sent bytes of it are gone
+//! ```
+//!
+//! # Owner        the shard; one thread, not `Send`
+//! # Bounds       [`OutboxLimits`]; past them, see [`slow_consumer`](crate::slow_consumer)
+//! # Invariants
+//! - `bytes` and `messages` are the sums over the queued frames, without what is already written.
+//! - `head_sent` is within the first frame of the head: a finished message leaves at once.
+//! - At most one unsent pong, and per topic one unsent gap.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use fanfare_wire::event::{Event, GapReason};
+use fanfare_wire::{Epoch, Topic};
+
+use crate::batch::Batch;
+
+/// The bounds of each outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Frame bytes that may wait. A single batch is always taken by an outbox with no message waiting.
+    pub bytes_max: usize,
+    /// Messages that may wait; likewise.
+    pub messages_max: usize,
+    /// Bytes of answers (acknowledgements, errors) that may wait. A client that asks without reading is closed.
+    pub control_bytes_max: usize,
+}
+
+/// How a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits any more.
+    Empty,
+    /// The socket takes no more now.
+    Blocked,
+    /// The peer is gone.
+    PeerGone,
+}
+
+/// An outbox took all the answers it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ControlFull;
+
+/// What left the outbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) messages: u64,
+}
+
+/// More slices in one call gain nothing; the kernel takes 1,024 at most.
+pub(crate) const SLICES_MAX: usize = 64;
+
+/// A queue that grew past this many entries gives its memory back when it is empty.
+const ENTRIES_KEPT: usize = 16;
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Entry>,
+    head_sent: usize,
+    bytes: usize,
+    messages: usize,
+    control_bytes: usize,
+    /// The socket refused bytes and has not asked for more since.
+    pub(crate) blocked: bool,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Messages { batch: Rc<Batch>, from: u32, to: u32 },
+    Control(Bytes),
+    Pong(Bytes),
+    Gap(Box<Gap>),
+}
+
+/// Messages of one topic that were dropped.
+#[derive(Debug)]
+struct Gap {
+    topic: Topic,
+    epoch: Epoch,
+    from: u64,
+    to: u64,
+    /// Encoded when its turn comes: until then it may grow.
+    frame: Option<Bytes>,
+}
+
+impl Gap {
+    fn event(&self) -> Event<'_> {
+        let Self { topic, epoch, from, to, .. } = self;
+        Event::Gap { topic, epoch: *epoch, from: *from, to: *to, reason: GapReason::Slow }
+    }
+}
+
+impl Entry {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Messages { batch, from, to } => batch.messages(*from, *to),
+            Self::Control(frame) | Self::Pong(frame) => frame,
+            Self::Gap(gap) => gap.frame.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Bytes of messages and answers that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.control_bytes
+    }
+
+    /// Whether the batch stays within the bounds. An outbox in which no whole message waits takes any one batch.
+    pub(crate) fn fits(&self, bytes: usize, messages: u32, limits: &OutboxLimits) -> bool {
+        let half_written = usize::from(self.head_is_half_message());
+        self.messages == half_written
+            || self.bytes + bytes <= limits.bytes_max
+                && self.messages + messages as usize <= limits.messages_max
+    }
+
+    /// Queues messages `from..` of `batch`, of which the socket already took `sent` bytes.
+    pub(crate) fn push_messages(&mut self, batch: &Rc<Batch>, from: u32, sent: usize) {
+        debug_assert!(sent == 0 || self.queue.is_empty(), "only the head can be half written");
+        let position = batch.start(from) + sent;
+        let from = batch.index_at(position);
+        let to = batch.len();
+        self.bytes += batch.start(to) - position;
+        self.messages += (to - from) as usize;
+        if sent > 0 {
+            self.head_sent = position - batch.start(from);
+        }
+        self.queue.push_back(Entry::Messages { batch: Rc::clone(batch), from, to });
+    }
+
+    /// Queues an answer behind everything else.
+    pub(crate) fn push_control(&mut self, frame: Bytes, limits: &OutboxLimits) -> Result<(), ControlFull> {
+        if self.control_bytes > 0 && self.control_bytes + frame.len() > limits.control_bytes_max {
+            return Err(ControlFull);
+        }
+        self.control_bytes += frame.len();
+        self.queue.push_back(Entry::Control(frame));
+        Ok(())
+    }
+
+    /// Queues a pong or a ping ahead of everything that can still wait. A newer pong replaces an unsent one: RFC 6455,
+    /// section 5.5.3, lets a peer answer only the latest ping.
+    pub(crate) fn push_pong(&mut self, frame: Bytes) {
+        let first_whole = usize::from(self.head_sent > 0);
+        match self.queue.get_mut(first_whole) {
+            Some(Entry::Pong(waiting)) => {
+                self.control_bytes = self.control_bytes - waiting.len() + frame.len();
+                *waiting = frame;
+            }
+            _ => {
+                self.control_bytes += frame.len();
+                self.queue.insert(first_whole, Entry::Pong(frame));
+            }
+        }
+    }
+
+    /// Drops the oldest waiting message of a topic that `may_drop`, and notes the gap in its place. `false` if there is
+    /// none.
+    pub(crate) fn drop_oldest(&mut self, may_drop: impl Fn(&Batch) -> bool) -> bool {
+        let half_written = self.head_is_half_message();
+        for index in 0..self.queue.len() {
+            let Entry::Messages { batch, from, to } = &mut self.queue[index] else { continue };
+            let first = *from + u32::from(index == 0 && half_written);
+            if first >= *to || !may_drop(batch) {
+                continue;
+            }
+            let batch = Rc::clone(batch);
+            self.bytes -= batch.messages(first, first + 1).len();
+            self.messages -= 1;
+            let mut place = index;
+            if first > *from {
+                // The half-written message stays in front; what follows the dropped one goes behind the gap.
+                let rest = Entry::Messages { batch: Rc::clone(&batch), from: first + 1, to: *to };
+                let rest_is_empty = first + 1 == *to;
+                *to = first;
+                place += 1;
+                if !rest_is_empty {
+                    self.queue.insert(place, rest);
+                }
+            } else {
+                *from += 1;
+                if from == to {
+                    self.queue.remove(index);
+                }
+            }
+            let offset = batch.offset(first);
+            self.note_gap_at(place, &batch, offset, offset);
+            return true;
+        }
+        false
+    }
+
+    /// Notes that messages `from..` of `batch` never entered: behind everything of that topic that waits.
+    pub(crate) fn note_gap(&mut self, batch: &Batch, from: u32) {
+        self.note_gap_at(self.queue.len(), batch, batch.offset(from), batch.offset(batch.len() - 1));
+    }
+
+    fn note_gap_at(&mut self, place: usize, lost: &Batch, from: u64, to: u64) {
+        let half_written = usize::from(self.head_sent > 0);
+        for entry in self.queue.range_mut(half_written.min(place)..place).rev() {
+            match entry {
+                Entry::Gap(gap) if gap.topic == lost.topic && gap.epoch == lost.epoch => {
+                    gap.to = to;
+                    gap.frame = None;
+                    return;
+                }
+                // A message of the topic stands between: an older gap must not reach over it.
+                Entry::Messages { batch, .. } if batch.topic == lost.topic => break,
+                _ => {}
+            }
+        }
+        let gap = Gap { topic: lost.topic.clone(), epoch: lost.epoch, from, to, frame: None };
+        self.queue.insert(place, Entry::Gap(Box::new(gap)));
+    }
+
+    /// Ends the conversation with `frame`. With `discard`, what waits is thrown away; a half-written frame never is, or
+    /// the peer could not read the next one.
+    pub(crate) fn push_last(&mut self, frame: Bytes, discard: bool) {
+        if discard {
+            let head = if self.head_sent > 0 { self.queue.pop_front() } else { None };
+            self.queue.clear();
+            (self.bytes, self.messages, self.control_bytes) = (0, 0, 0);
+            match head {
+                Some(Entry::Messages { batch, from, .. }) => {
+                    self.bytes = batch.messages(from, from + 1).len() - self.head_sent;
+                    self.messages = 1;
+                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1 });
+                }
+                Some(Entry::Gap(gap)) => self.queue.push_back(Entry::Gap(gap)),
+                Some(control) => {
+                    self.control_bytes = control.bytes().len() - self.head_sent;
+                    self.queue.push_back(control);
+                }
+                None => {}
+            }
+        }
+        self.control_bytes += frame.len();
+        self.queue.push_back(Entry::Control(frame));
+    }
+
+    /// Encodes the gaps whose turn has come.
+    pub(crate) fn encode_gaps(&mut self) {
+        for entry in self.queue.iter_mut().take(SLICES_MAX) {
+            if let Entry::Gap(gap) = entry
+                && gap.frame.is_none()
+            {
+                gap.frame = Some(gap.event().frame());
+            }
+        }
+    }
+
+    /// What to write next: fills `slices` from the front of the queue and returns how many, and their bytes together.
+    pub(crate) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
+        let (mut count, mut total) = (0, 0);
+        for (slice, entry) in slices.iter_mut().zip(&self.queue) {
+            let bytes = if count == 0 { &entry.bytes()[self.head_sent..] } else { entry.bytes() };
+            *slice = IoSlice::new(bytes);
+            count += 1;
+            total += bytes.len();
+        }
+        (count, total)
+    }
+
+    /// Takes out the `written` bytes at the front.
+    pub(crate) fn advance(&mut self, mut written: usize) -> Sent {
+        let mut sent = Sent::default();
+        while let Some(entry) = self.queue.front_mut() {
+            let left = entry.bytes().len() - self.head_sent;
+            let done = written >= left;
+            let step = written.min(left);
+            match entry {
+                Entry::Messages { batch, from, to } => {
+                    self.bytes -= step;
+                    let position = batch.start(*from) + self.head_sent + step;
+                    let next = batch.index_at(position).min(*to);
+                    sent.messages += u64::from(next - *from);
+                    self.messages -= (next - *from) as usize;
+                    self.head_sent = position - batch.start(next);
+                    *from = next;
+                }
+                Entry::Control(_) | Entry::Pong(_) => {
+                    self.control_bytes -= step;
+                    self.head_sent += step;
+                }
+                Entry::Gap(_) => self.head_sent += step,
+            }
+            written -= step;
+            if !done {
+                break;
+            }
+            self.head_sent = 0;
+            self.queue.pop_front();
+        }
+        if self.queue.is_empty() && self.queue.capacity() > ENTRIES_KEPT {
+            self.queue = VecDeque::new();
+        }
+        sent
+    }
+
+    fn head_is_half_message(&self) -> bool {
+        self.head_sent > 0 && matches!(self.queue.front(), Some(Entry::Messages { .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slow_consumer::SlowPolicy;
+    use fanfare_wire::{Draft, FormatId, Kind, Message, Position};
+    use std::sync::Arc;
+
+    const LIMITS: OutboxLimits = OutboxLimits { bytes_max: 100, messages_max: 10, control_bytes_max: 20 };
+
+    /// Messages of three payload bytes (five frame bytes) with the offsets `first..=last`.
+    fn batch(topic: u32, first: u64, last: u64) -> Rc<Batch> {
+        let messages: Vec<_> = (first..=last)
+            .map(|offset| {
+                let payload = format!("{topic}{offset:02}");
+                let topic = Topic::new(&topic.to_string()).unwrap();
+                let draft = Draft::new(topic, Kind::Text, payload.as_bytes());
+                Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+            })
+            .collect();
+        Rc::clone(&Batch::join(FormatId::RAW, SlowPolicy::DropOldest, &messages)[0])
+    }
+
+    /// All that waits, frames as their payload; a gap as `<topic:from-to>`.
+    fn waiting(outbox: &mut Outbox) -> String {
+        for entry in &mut outbox.queue {
+            if let Entry::Gap(gap) = entry {
+                gap.frame = Some(format!("<{}:{}-{}>", gap.topic, gap.from, gap.to).into());
+            }
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let (count, total) = outbox.fill(&mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        assert_eq!(bytes.len(), total);
+        String::from_utf8(bytes.into_iter().filter(|byte| *byte != 0x81 && *byte != 3).collect()).unwrap()
+    }
+
+    fn check_sums(outbox: &Outbox) {
+        let (mut bytes, mut messages) = (0, 0);
+        for (index, entry) in outbox.queue.iter().enumerate() {
+            if let Entry::Messages { batch, from, to } = entry {
+                bytes += batch.messages(*from, *to).len() - if index == 0 { outbox.head_sent } else { 0 };
+                messages += (to - from) as usize;
+            }
+        }
+        assert_eq!((outbox.bytes, outbox.messages), (bytes, messages));
+    }
+
+    #[test]
+    fn frames_leave_in_order_whatever_the_socket_takes() {
+        for step in 1..30 {
+            let mut outbox = Outbox::default();
+            outbox.push_messages(&batch(1, 1, 3), 0, 2);
+            outbox.push_control(Bytes::from_static(b"ack"), &LIMITS).unwrap();
+            outbox.push_messages(&batch(2, 7, 9), 1, 0);
+            let mut messages = 0;
+            let mut taken = Vec::new();
+            while !outbox.is_empty() {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let (count, total) = outbox.fill(&mut slices);
+                let written = step.min(total);
+                taken.extend(slices[..count].iter().flat_map(|slice| slice.to_vec()).take(written));
+                messages += outbox.advance(written).messages;
+                check_sums(&outbox);
+            }
+            assert_eq!(taken, b"101\x81\x03102\x81\x03103ack\x81\x03208\x81\x03209", "step {step}");
+            assert_eq!(messages, 5, "step {step}");
+            assert_eq!(outbox.bytes(), 0, "step {step}");
+        }
+    }
+
+    #[test]
+    fn dropping_leaves_a_gap_in_place() {
+        let mut outbox = Outbox::default();
+        outbox.push_messages(&batch(1, 1, 3), 0, 0);
+        outbox.push_messages(&batch(2, 7, 8), 0, 0);
+        outbox.push_messages(&batch(1, 4, 5), 0, 0);
+        assert!(outbox.drop_oldest(|_| true));
+        assert_eq!(waiting(&mut outbox), "<1:1-1>102103207208104105");
+        assert!(outbox.drop_oldest(|batch| batch.topic.as_str() == "2"));
+        assert_eq!(waiting(&mut outbox), "<1:1-1>102103<2:7-7>208104105");
+        for _ in 0..3 {
+            assert!(outbox.drop_oldest(|batch| batch.topic.as_str() == "1"));
+            check_sums(&outbox);
+        }
+        assert_eq!(waiting(&mut outbox), "<1:1-4><2:7-7>208105");
+        assert!(outbox.drop_oldest(|_| true));
+        assert!(outbox.drop_oldest(|_| true));
+        assert!(!outbox.drop_oldest(|_| true));
+        assert_eq!(waiting(&mut outbox), "<1:1-5><2:7-8>");
+        outbox.note_gap(&batch(1, 5, 9), 1);
+        assert_eq!(waiting(&mut outbox), "<1:1-9><2:7-8>");
+    }
+
+    #[test]
+    fn a_half_written_message_is_finished() {
+        let mut outbox = Outbox::default();
+        outbox.push_messages(&batch(1, 1, 3), 0, 1);
+        assert!(outbox.drop_oldest(|_| true));
+        check_sums(&outbox);
+        assert_eq!(waiting(&mut outbox), "101<1:2-2>103");
+        assert!(outbox.drop_oldest(|_| true));
+        assert!(!outbox.drop_oldest(|_| true));
+        assert_eq!(waiting(&mut outbox), "101<1:2-3>");
+        outbox.push_pong("pong".into());
+        assert_eq!(waiting(&mut outbox), "101pong<1:2-3>");
+        outbox.push_last("bye".into(), true);
+        check_sums(&outbox);
+        assert_eq!(waiting(&mut outbox), "101bye");
+    }
+
+    #[test]
+    fn a_gap_never_reaches_over_a_message() {
+        let mut outbox = Outbox::default();
+        outbox.push_messages(&batch(1, 1, 1), 0, 0);
+        outbox.note_gap(&batch(1, 2, 2), 0);
+        outbox.push_messages(&batch(1, 3, 3), 0, 0);
+        outbox.note_gap(&batch(1, 4, 4), 0);
+        outbox.note_gap(&batch(1, 5, 6), 0);
+        assert_eq!(waiting(&mut outbox), "101<1:2-2>103<1:4-6>");
+    }
+
+    #[test]
+    fn one_pong_waits_at_most() {
+        let mut outbox = Outbox::default();
+        outbox.push_messages(&batch(1, 1, 2), 0, 0);
+        outbox.push_pong("one".into());
+        outbox.push_pong("two".into());
+        assert_eq!(waiting(&mut outbox), "two101102");
+        outbox.advance(1);
+        outbox.push_pong("six".into());
+        assert_eq!(waiting(&mut outbox), "wosix101102");
+        assert_eq!(outbox.bytes(), 10 + 5);
+    }
+
+    #[test]
+    fn bounds_hold_but_for_the_first_batch() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.fits(1_000_000, 1_000, &LIMITS));
+        outbox.push_messages(&batch(1, 1, 5), 0, 0);
+        assert!(outbox.fits(75, 5, &LIMITS));
+        assert!(!outbox.fits(76, 5, &LIMITS));
+        assert!(!outbox.fits(75, 6, &LIMITS));
+        assert_eq!(outbox.push_control(vec![b'x'; 15].into(), &LIMITS), Ok(()));
+        assert_eq!(outbox.push_control(vec![b'x'; 6].into(), &LIMITS), Err(ControlFull));
+    }
+
+    #[test]
+    fn an_empty_outbox_gives_its_memory_back() {
+        let mut outbox = Outbox::default();
+        for offset in 0..100 {
+            outbox.push_messages(&batch(1, offset, offset), 0, 0);
+        }
+        let total = outbox.bytes();
+        outbox.advance(total);
+        assert_eq!(outbox.queue.capacity(), 0);
+    }
+}

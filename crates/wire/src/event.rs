@@ -1,0 +1,279 @@
+//! What the server says on the native JSON WebSocket besides messages: one JSON object with a `type` per text frame.
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+use crate::position::Epoch;
+use crate::topic::Topic;
+use crate::websocket::header::{OpCode, frame};
+
+/// A control frame of the server. Keys stand on the wire in the order they have here.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// The first frame of every connection.
+    Welcome {
+        /// Names the connection in logs.
+        client: &'a str,
+        /// Seconds between the server's WebSocket pings.
+        ping: u64,
+        /// The largest message in bytes that the server takes.
+        max_message: usize,
+    },
+    /// Answers `subscribe`; precedes any message of its topics.
+    Subscribed {
+        /// The request's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// One entry per topic asked for, in that order.
+        topics: Vec<Subscribed<'a>>,
+    },
+    /// Answers `unsubscribe`; no message of these topics follows it.
+    Unsubscribed {
+        /// The request's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// The topics that were subscribed until now.
+        topics: Vec<&'a str>,
+    },
+    /// Answers `ping`.
+    Pong {
+        /// The request's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// Milliseconds since 1970-01-01T00:00:00Z.
+        time: u64,
+    },
+    /// Answers `publish`.
+    Published {
+        /// The request's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// The message's epoch.
+        epoch: Epoch,
+        /// The message's offset.
+        offset: u64,
+    },
+    /// Messages of a topic that this subscriber does not get, before the next one it does get.
+    Gap {
+        /// Which topic.
+        topic: &'a Topic,
+        /// Which count.
+        epoch: Epoch,
+        /// The first lost offset.
+        from: u64,
+        /// The last lost offset.
+        to: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// Asked for with `/ws?heartbeat=SECONDS`.
+    Heartbeat {
+        /// Milliseconds since 1970-01-01T00:00:00Z.
+        time: u64,
+    },
+    /// A request that was not carried out; the connection goes on.
+    Error {
+        /// The request's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// For programs.
+        code: ErrorCode,
+        /// For people.
+        message: &'a str,
+    },
+    /// The server is about to close the connection.
+    Bye {
+        /// The close code that follows.
+        code: u16,
+        /// The close reason that follows.
+        reason: &'a str,
+        /// How long to wait before connecting again, in milliseconds; differs from client to client.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_ms: Option<u64>,
+    },
+}
+
+/// What became of one topic of a `subscribe`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Subscribed<'a> {
+    /// Messages follow.
+    Accepted {
+        /// Which topic.
+        topic: &'a str,
+        /// Its current count.
+        epoch: Epoch,
+        /// Its last offset. Messages up to it are replay, later ones are live.
+        offset: u64,
+        /// Answers a position: whether everything after it follows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+        /// How many messages are replayed.
+        #[serde(skip_serializing_if = "is_zero")]
+        replay: usize,
+        /// Said when offsets may jump without a `gap`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        policy: Option<&'a str>,
+    },
+    /// Nothing follows.
+    Refused {
+        /// As the client wrote it.
+        topic: &'a str,
+        /// Why.
+        error: Refusal<'a>,
+    },
+}
+
+/// Why one topic of a request was refused.
+#[derive(Debug, Serialize)]
+pub struct Refusal<'a> {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: &'a str,
+}
+
+/// Why messages are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The subscriber did not read fast enough.
+    Slow,
+}
+
+/// The error codes of the native protocol and of the HTTP interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Malformed, or not what the content type says.
+    BadRequest,
+    /// Not a topic name.
+    BadTopic,
+    /// A bound of the server is reached.
+    Limit,
+    /// A message or body over its bound.
+    TooLarge,
+    /// Not now; try again.
+    Unavailable,
+    /// No such thing.
+    NotFound,
+    /// The thing exists, the method does not.
+    MethodNotAllowed,
+    /// The body came too slowly.
+    Timeout,
+    /// The content type or encoding is not taken here.
+    UnsupportedMediaType,
+}
+
+impl ErrorCode {
+    /// The code as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::BadTopic => "bad_topic",
+            Self::Limit => "limit",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Timeout => "timeout",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+        }
+    }
+}
+
+impl Event<'_> {
+    /// The event as one WebSocket text frame.
+    pub fn frame(&self) -> Bytes {
+        // Serialising these shapes into memory has no way to fail; an empty frame would be the honest result if it did.
+        frame(OpCode::Text, &serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+impl Serialize for Epoch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_the_documented_bytes() {
+        fn check(event: &Event<'_>, expect: &str) {
+            let frame = event.frame();
+            let start = if frame[1] < 126 { 2 } else { 4 };
+            assert_eq!(std::str::from_utf8(&frame[start..]).unwrap(), expect);
+        }
+        let epoch = Epoch::new(1);
+        let topic = Topic::new("x").unwrap();
+        check(
+            &Event::Welcome { client: "c1f0e9a2", ping: 25, max_message: 65536 },
+            r#"{"type":"welcome","client":"c1f0e9a2","ping":25,"max_message":65536}"#,
+        );
+        let accepted = Subscribed::Accepted {
+            topic: "x",
+            epoch,
+            offset: 1042,
+            recovered: None,
+            replay: 1,
+            policy: Some("conflate"),
+        };
+        let resumed = Subscribed::Accepted {
+            topic: "y",
+            epoch,
+            offset: 0,
+            recovered: Some(false),
+            replay: 0,
+            policy: None,
+        };
+        let refused =
+            Subscribed::Refused { topic: "a b", error: Refusal { code: ErrorCode::BadTopic, message: "no" } };
+        check(
+            &Event::Subscribed { id: Some(1), topics: vec![accepted, resumed, refused] },
+            concat!(
+                r#"{"type":"subscribed","id":1,"topics":["#,
+                r#"{"topic":"x","epoch":"10000000","offset":1042,"replay":1,"policy":"conflate"},"#,
+                r#"{"topic":"y","epoch":"10000000","offset":0,"recovered":false},"#,
+                r#"{"topic":"a b","error":{"code":"bad_topic","message":"no"}}]}"#
+            ),
+        );
+        check(
+            &Event::Unsubscribed { id: Some(2), topics: vec!["x"] },
+            r#"{"type":"unsubscribed","id":2,"topics":["x"]}"#,
+        );
+        check(&Event::Pong { id: Some(3), time: 1735 }, r#"{"type":"pong","id":3,"time":1735}"#);
+        check(&Event::Pong { id: None, time: 1735 }, r#"{"type":"pong","time":1735}"#);
+        check(
+            &Event::Published { id: Some(5), epoch, offset: 9 },
+            r#"{"type":"published","id":5,"epoch":"10000000","offset":9}"#,
+        );
+        check(
+            &Event::Gap { topic: &topic, epoch, from: 1044, to: 1051, reason: GapReason::Slow },
+            r#"{"type":"gap","topic":"x","epoch":"10000000","from":1044,"to":1051,"reason":"slow"}"#,
+        );
+        check(
+            &Event::Error { id: Some(4), code: ErrorCode::BadRequest, message: "a \"b\"" },
+            r#"{"type":"error","id":4,"code":"bad_request","message":"a \"b\""}"#,
+        );
+        check(
+            &Event::Bye { code: 4200, reason: "draining", retry_ms: Some(3200) },
+            r#"{"type":"bye","code":4200,"reason":"draining","retry_ms":3200}"#,
+        );
+        check(&Event::Heartbeat { time: 5 }, r#"{"type":"heartbeat","time":5}"#);
+    }
+}

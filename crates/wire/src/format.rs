@@ -1,0 +1,47 @@
+//! Wire formats: how one kind of client sees messages.
+//!
+//! A format turns a message into one complete frame, ready for the socket. It is given the message alone: whatever
+//! differs between two subscribers of a format cannot be in its frames, which is why all of them share the bytes.
+//!
+//! A new format is one file in `formats/`, one row in [`FORMATS`] and a name in [`FormatId`].
+
+use bytes::Bytes;
+
+use crate::formats::{json, raw};
+use crate::message::Message;
+
+/// Encodes messages for one kind of client.
+pub trait WireFormat: Send + Sync {
+    /// The format's name in metrics and logs.
+    fn name(&self) -> &'static str;
+
+    /// The whole frame, transport header included. Called once per message, whoever and however many subscribe.
+    fn encode(&self, message: &Message) -> Bytes;
+}
+
+/// Every format this server speaks. A [`FormatId`] is a row of it.
+pub const FORMATS: [&dyn WireFormat; 2] = [&raw::Raw, &json::Json];
+
+/// Names a row of [`FORMATS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatId(u8);
+
+impl FormatId {
+    /// The payload as posted, one WebSocket frame a message.
+    pub const RAW: Self = Self(0);
+    /// The native JSON object, one WebSocket frame a message.
+    pub const JSON: Self = Self(1);
+
+    /// Every format, in the order of [`FORMATS`].
+    pub const ALL: [Self; FORMATS.len()] = [Self::RAW, Self::JSON];
+
+    /// The row in [`FORMATS`]; below `FORMATS.len()`.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The format itself.
+    pub fn format(self) -> &'static dyn WireFormat {
+        FORMATS[self.index()]
+    }
+}

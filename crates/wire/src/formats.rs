@@ -1,0 +1,4 @@
+//! One file per wire format.
+
+pub(crate) mod json;
+pub(crate) mod raw;

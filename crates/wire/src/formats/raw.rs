@@ -1,0 +1,29 @@
+//! The payload as posted, in one WebSocket frame: text for JSON and text, binary for the rest.
+
+use bytes::Bytes;
+
+use crate::format::{FormatId, WireFormat};
+use crate::message::{Kind, Message};
+use crate::websocket::header::{OpCode, frame};
+
+pub(crate) struct Raw;
+
+impl WireFormat for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    /// The frame a draft was born with: the payload's only copy lives in it.
+    fn encode(&self, message: &Message) -> Bytes {
+        message.frame(FormatId::RAW).clone()
+    }
+}
+
+/// The frame that holds a payload from its arrival on.
+pub(crate) fn encode_payload(kind: Kind, payload: &[u8]) -> Bytes {
+    let opcode = match kind {
+        Kind::Json | Kind::Text => OpCode::Text,
+        Kind::Binary => OpCode::Binary,
+    };
+    frame(opcode, payload)
+}

@@ -1,0 +1,125 @@
+//! What a client did wrong in its byte stream, with the close code it gets and the label it is counted under.
+
+use thiserror::Error;
+
+use super::close::CloseCode;
+
+/// A breach of RFC 6455 or of a limit. The stream has no meaning after it: the connection closes with
+/// [`close_code`](Self::close_code).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// A reserved bit is set, and no extension gives it a meaning (section 5.2).
+    #[error("reserved header bit is set")]
+    ReservedBit,
+    /// An operation code without a meaning (section 5.2).
+    #[error("reserved operation code")]
+    ReservedOpCode,
+    /// A close, ping or pong without the final bit (section 5.5).
+    #[error("control frame is fragmented")]
+    ControlFragmented,
+    /// A close, ping or pong of more than 125 bytes (section 5.5).
+    #[error("control frame is longer than 125 bytes")]
+    ControlTooLong,
+    /// A client must mask every frame (section 5.1).
+    #[error("client frame is not masked")]
+    Unmasked,
+    /// A length in more bytes than it needs (section 5.2).
+    #[error("length is not in its shortest form")]
+    LengthNotMinimal,
+    /// A length of 2^63 bytes or more (section 5.2).
+    #[error("length has its highest bit set")]
+    LengthOverflow,
+    /// A continuation frame, and nothing to continue (section 5.4).
+    #[error("continuation frame without a message")]
+    ContinuationAlone,
+    /// A new message before the one before it ended (section 5.4).
+    #[error("new message inside a fragmented one")]
+    MessageInterrupted,
+    /// A message, all its fragments counted, past `ParserLimits::message_bytes_max`.
+    #[error("message is too big")]
+    MessageTooBig,
+    /// A message in more than `ParserLimits::fragments_max` frames.
+    #[error("message has too many fragments")]
+    TooManyFragments,
+    /// A text message that is not UTF-8 (section 8.1).
+    #[error("text is not UTF-8")]
+    TextNotUtf8,
+    /// A close payload of one byte (section 5.5.1).
+    #[error("close frame has half a code")]
+    CloseLength,
+    /// A close code that may not be sent (section 7.4).
+    #[error("close code {0} may not be sent")]
+    CloseCode(CloseCode),
+    /// A close reason that is not UTF-8 (section 5.5.1).
+    #[error("close reason is not UTF-8")]
+    CloseReason,
+}
+
+impl Fault {
+    /// The code of the close frame that answers the fault.
+    pub const fn close_code(self) -> CloseCode {
+        match self {
+            Self::MessageTooBig | Self::TooManyFragments => CloseCode::TOO_BIG,
+            Self::TextNotUtf8 | Self::CloseReason => CloseCode::INVALID_PAYLOAD,
+            Self::ReservedBit
+            | Self::ReservedOpCode
+            | Self::ControlFragmented
+            | Self::ControlTooLong
+            | Self::Unmasked
+            | Self::LengthNotMinimal
+            | Self::LengthOverflow
+            | Self::ContinuationAlone
+            | Self::MessageInterrupted
+            | Self::CloseLength
+            | Self::CloseCode(_) => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+
+    /// The name of the fault in metrics; dashboards rely on it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ReservedBit => "reserved_bit",
+            Self::ReservedOpCode => "reserved_opcode",
+            Self::ControlFragmented => "control_fragmented",
+            Self::ControlTooLong => "control_too_long",
+            Self::Unmasked => "unmasked",
+            Self::LengthNotMinimal => "length_not_minimal",
+            Self::LengthOverflow => "length_overflow",
+            Self::ContinuationAlone => "continuation_alone",
+            Self::MessageInterrupted => "message_interrupted",
+            Self::MessageTooBig => "message_too_big",
+            Self::TooManyFragments => "too_many_fragments",
+            Self::TextNotUtf8 => "text_not_utf8",
+            Self::CloseLength => "close_length",
+            Self::CloseCode(_) => "close_code",
+            Self::CloseReason => "close_reason",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_its_close_code_and_label() {
+        let check = |fault: Fault, code, label| {
+            assert_eq!((fault.close_code(), fault.label()), (CloseCode(code), label), "{fault}");
+        };
+        check(Fault::ReservedBit, 1002, "reserved_bit");
+        check(Fault::ReservedOpCode, 1002, "reserved_opcode");
+        check(Fault::ControlFragmented, 1002, "control_fragmented");
+        check(Fault::ControlTooLong, 1002, "control_too_long");
+        check(Fault::Unmasked, 1002, "unmasked");
+        check(Fault::LengthNotMinimal, 1002, "length_not_minimal");
+        check(Fault::LengthOverflow, 1002, "length_overflow");
+        check(Fault::ContinuationAlone, 1002, "continuation_alone");
+        check(Fault::MessageInterrupted, 1002, "message_interrupted");
+        check(Fault::MessageTooBig, 1009, "message_too_big");
+        check(Fault::TooManyFragments, 1009, "too_many_fragments");
+        check(Fault::TextNotUtf8, 1007, "text_not_utf8");
+        check(Fault::CloseLength, 1002, "close_length");
+        check(Fault::CloseCode(CloseCode(1005)), 1002, "close_code");
+        check(Fault::CloseReason, 1007, "close_reason");
+    }
+}
