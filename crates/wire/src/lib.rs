@@ -5,6 +5,7 @@
 //! ([`Message::frame`]), and no encoder ever sees a subscriber.
 
 pub mod command;
+pub mod envelope;
 pub mod event;
 pub mod format;
 mod formats;

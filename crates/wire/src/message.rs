@@ -118,8 +118,12 @@ fn unbroken(payload: &[u8]) -> Cow<'_, [u8]> {
 /// A published message. Shared by `Arc`, one clone per interested shard.
 #[derive(Debug)]
 pub struct Message {
-    draft: Draft,
+    topic: Topic,
     position: Position,
+    kind: Kind,
+    event: Option<Box<str>>,
+    key: Option<Box<str>>,
+    payload_start: usize,
     /// One cell per wire format; the raw one is set from the start. Whoever needs a frame first encodes it.
     frames: [OnceLock<Bytes>; FORMATS.len()],
 }
@@ -127,9 +131,10 @@ pub struct Message {
 impl Message {
     /// Gives a draft its place.
     pub fn new(draft: Draft, position: Position) -> Self {
-        let frames = [const { OnceLock::new() }; FORMATS.len()];
-        let _ = frames[FormatId::RAW.index()].set(draft.raw_frame.clone());
-        Self { draft, position, frames }
+        let Draft { topic, event, key, kind, raw_frame, payload_start } = draft;
+        let mut frames = [const { OnceLock::new() }; FORMATS.len()];
+        frames[FormatId::RAW.index()] = OnceLock::from(raw_frame);
+        Self { topic, position, kind, event, key, payload_start, frames }
     }
 
     /// The whole frame in `format`, the same bytes for every caller.
@@ -139,7 +144,7 @@ impl Message {
 
     /// The concrete topic, also for those who came by a wildcard.
     pub fn topic(&self) -> &Topic {
-        &self.draft.topic
+        &self.topic
     }
 
     /// Which count the offset belongs to.
@@ -154,22 +159,22 @@ impl Message {
 
     /// What the payload is.
     pub fn kind(&self) -> Kind {
-        self.draft.kind
+        self.kind
     }
 
     /// The publisher's event name.
     pub fn event(&self) -> Option<&str> {
-        self.draft.event.as_deref()
+        self.event.as_deref()
     }
 
     /// The publisher's conflation key.
     pub fn key(&self) -> Option<&str> {
-        self.draft.key.as_deref()
+        self.key.as_deref()
     }
 
     /// The publisher's bytes.
     pub fn payload(&self) -> &[u8] {
-        &self.draft.raw_frame[self.draft.payload_start..]
+        &self.frame(FormatId::RAW)[self.payload_start..]
     }
 }
 

@@ -3,13 +3,13 @@
 //! The connections of a thread read into one scratch buffer, and [`Parser::feed`] goes over what was read. A
 //! message that lies whole in it is unmasked in place and lent from there. Only what the end of the input
 //! cuts, or what comes in fragments, is copied into the parser, and freed once the whole has been handed out.
+//! Such a buffer grows with the bytes that came, never with the length a header claims, and what a text costs to
+//! validate grows with its length, not with the number of its pieces. After a close frame or a fault nothing
+//! more comes out.
 //!
 //! # Owner        the connection; one parser for each
-//! # Bounds       [`ParserLimits`], checked at each header, before a byte of its payload is kept; a buffer
-//!                grows with the bytes that came, never with the length a header claims
-//! # Invariants   the same bytes give the same events and the same fault, however they are split; after a
-//!                close frame or a fault nothing more comes out; what a text costs to validate grows with
-//!                its length, not with the number of its pieces
+//! # Bounds       [`ParserLimits`], checked at each header, before a byte of its payload is kept
+//! # Invariants   the same bytes give the same events and the same fault, however they are split
 
 use std::{borrow::Cow, fmt, mem};
 
