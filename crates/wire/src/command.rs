@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::raw;
+
 /// One request of a client. `id` is echoed in the answer.
 #[derive(Debug)]
 pub enum Command<'a> {
@@ -92,7 +94,7 @@ struct Fields<'a> {
     topics: Option<Vec<Entry<'a>>>,
     #[serde(borrow)]
     topic: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "raw::present")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     event: Option<Cow<'a, str>>,

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::message::Kind;
+use crate::raw;
 
 /// The longest event name, in bytes.
 pub const EVENT_BYTES_MAX: usize = 100;
@@ -48,7 +49,7 @@ struct Fields<'a> {
     topic: Option<Cow<'a, str>>,
     #[serde(borrow)]
     topics: Option<Vec<Cow<'a, str>>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "raw::present")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     data64: Option<Cow<'a, str>>,
@@ -131,10 +132,14 @@ mod tests {
 
     #[test]
     fn items_are_read() {
-        let item = parse(br#" {"topic":"a.b","data":{"x": 1.10},"key":"k","event":"e","id":"i","more":1}"#).unwrap();
+        let item =
+            parse(br#" {"topic":"a.b","data":{"x": 1.10},"key":"k","event":"e","id":"i","more":1}"#).unwrap();
         assert_eq!(item.topics, ["a.b"]);
         assert_eq!((item.kind, &*item.payload), (Kind::Json, &br#"{"x": 1.10}"#[..]));
-        assert_eq!((item.key.as_deref(), item.event.as_deref(), item.id.as_deref()), (Some("k"), Some("e"), Some("i")));
+        assert_eq!(
+            (item.key.as_deref(), item.event.as_deref(), item.id.as_deref()),
+            (Some("k"), Some("e"), Some("i"))
+        );
         let item = parse(br#"{"topics":["a","b"],"data64":"AP8="}"#).unwrap();
         assert_eq!((item.topics.len(), item.kind, &*item.payload), (2, Kind::Binary, &b"\0\xff"[..]));
         assert_eq!(&*parse(br#"{"topic":"a","data":null}"#).unwrap().payload, b"null");

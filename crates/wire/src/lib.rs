@@ -12,6 +12,7 @@ mod formats;
 pub mod message;
 pub mod pattern;
 pub mod position;
+mod raw;
 pub mod topic;
 pub mod websocket;
 
