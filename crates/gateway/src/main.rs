@@ -1,2 +1,68 @@
-//! placeholder
-fn main() {}
+//! `fanfare`: the gateway as a program.
+//!
+//! Exit codes: 0 after a whole drain, 1 when something failed, 2 for a bad command line or configuration.
+
+use std::process::ExitCode;
+
+use fanfare_gateway::args::{self, Action};
+use fanfare_gateway::config::Config;
+use fanfare_gateway::demo;
+use fanfare_gateway::server::Server;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let action = match args::action(&args::command().get_matches()) {
+        Ok(action) => action,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    log();
+    let done = match action {
+        Action::Serve(config) => serve(*config),
+        Action::Demo { config, address_is_given, symbols, rate } => {
+            raise_file_limit(&config);
+            demo::run(*config, address_is_given, symbols, rate)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fanfare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    raise_file_limit(&config);
+    let workers = config.workers;
+    let server = Server::bind(config, None)?;
+    let (address, admin) = (server.address, server.admin_address);
+    server.serve(|_| {
+        // One line that a supervisor or a test can wait for.
+        println!("fanfare {} listening on {address}, operators on {admin}", env!("CARGO_PKG_VERSION"));
+        tracing::info!(%address, %admin, workers, "serving");
+    })
+}
+
+/// Every connection is a file: asks for as many as the configuration allows connections, and says when it gets fewer.
+fn raise_file_limit(config: &Config) {
+    /// Listeners, timers, the metrics page, and what libraries keep open.
+    const OTHER_FILES: u64 = 256;
+    let wanted = config.limits.connections as u64 + OTHER_FILES;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(files) if files < wanted => {
+            tracing::warn!(files, wanted, "fewer open files are allowed than limits.connections needs");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
+}
+
+/// Logs go to standard error: `FANFARE_LOG` chooses what, as `info`, `fanfare_gateway=debug`.
+fn log() {
+    let filter = EnvFilter::try_from_env("FANFARE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

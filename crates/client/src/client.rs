@@ -1,0 +1,170 @@
+//! Where the server is, and how long to wait for it.
+
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper::http::uri::InvalidUri;
+
+use crate::connection::Address;
+use crate::publisher::Publisher;
+use crate::raw::RawSubscription;
+use crate::subscription::{SubscribeError, Subscription};
+use crate::topic_request::{Start, TopicRequest};
+
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// A server's address. Cheap to clone; each publisher and each subscription made from it has a connection of its own.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use fanfare_client::Client;
+///
+/// let client = Client::new("http://127.0.0.1:8080")?.with_timeout(Duration::from_secs(2));
+/// # Ok::<(), fanfare_client::UrlError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: Address,
+    timeout: Duration,
+}
+
+/// A base URL this client cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// It is not a URL at all.
+    #[error("{url:?} is not a URL: {source}")]
+    Malformed {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        source: InvalidUri,
+    },
+    /// `https` or `wss`.
+    #[error("this client speaks no TLS yet: use http://HOST:PORT, or terminate TLS in front of it")]
+    Tls,
+    /// Anything but `http`, or no scheme.
+    #[error("{0:?} does not begin with http://")]
+    Scheme(String),
+    /// A user, a path or a query.
+    #[error("{0:?} says more than http://HOST:PORT")]
+    NotABase(String),
+}
+
+impl Client {
+    /// Takes `http://HOST`, `http://HOST:PORT`, with or without the last slash.
+    ///
+    /// # Errors
+    /// [`UrlError`] for anything else; nothing is resolved or connected here.
+    pub fn new(base_url: &str) -> Result<Self, UrlError> {
+        let url = || base_url.to_owned();
+        let uri: Uri = base_url.parse().map_err(|source| UrlError::Malformed { url: url(), source })?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https" | "wss") => return Err(UrlError::Tls),
+            _ => return Err(UrlError::Scheme(url())),
+        }
+        let authority = uri.authority().ok_or_else(|| UrlError::NotABase(url()))?;
+        if uri.path() != "/" || uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(UrlError::NotABase(url()));
+        }
+        let address = Address::new(authority.as_str(), authority.host(), uri.port_u16().unwrap_or(80));
+        Ok(Self { address, timeout: TIMEOUT_DEFAULT })
+    }
+
+    /// Bounds every request, handshake and command of what is made from this client, connecting included.
+    /// Default: 10 s.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// A publisher. It connects when it first publishes.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.address.clone(), self.timeout)
+    }
+
+    /// Opens `/ws`, subscribes to `topics` (names, patterns, or [`TopicRequest`]s) and waits for the acknowledgement.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use fanfare_client::{Client, Event, Start, TopicRequest};
+    ///
+    /// let client = Client::new("http://127.0.0.1:8080")?;
+    /// let live = TopicRequest::new("trades.*").start(Start::Live);
+    /// let mut subscription = client.subscribe(["ticker.BTC-USD".into(), live]).await?;
+    /// if let Event::Message(message) = subscription.next().await? {
+    ///     println!("{} at {}", message.topic, message.offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the connection fails, and if the server refuses *every* topic. When it refuses some, the refusals are in
+    /// [`Subscription::acknowledgements`] and are the first events.
+    pub async fn subscribe<T: Into<TopicRequest>>(
+        &self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Subscription, SubscribeError> {
+        let topics: Vec<TopicRequest> = topics.into_iter().map(Into::into).collect();
+        Subscription::open(&self.address, self.timeout, &topics).await
+    }
+
+    /// Opens a raw subscription to one topic: its payloads as they were posted, without topic, offset or gaps.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use fanfare_client::{Client, RawEvent, Start};
+    ///
+    /// let client = Client::new("http://127.0.0.1:8080")?;
+    /// let mut subscription = client.subscribe_raw("ticker.BTC-USD", Start::Last).await?;
+    /// while let RawEvent::Text(payload) = subscription.next().await? {
+    ///     println!("{}", payload.escape_ascii());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the connection fails or the server refuses the topic.
+    pub async fn subscribe_raw(&self, topic: &str, start: Start) -> Result<RawSubscription, SubscribeError> {
+        RawSubscription::open(&self.address, self.timeout, topic, start).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_a_scheme_a_host_and_a_port() {
+        for url in
+            ["http://localhost", "http://127.0.0.1:8080", "http://[::1]:8080/", "HTTP://example.org:80/"]
+        {
+            assert!(Client::new(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_unusable_url_says_what_is_wrong_with_it() {
+        for (url, message) in [
+            ("https://example.org", "this client speaks no TLS yet"),
+            ("wss://example.org", "this client speaks no TLS yet"),
+            ("ws://example.org", "does not begin with http://"),
+            ("localhost:8080", "does not begin with http://"),
+            ("/topics", "does not begin with http://"),
+            ("", "is not a URL"),
+            ("http://exa mple.org", "is not a URL"),
+            ("http://example.org/prefix", "says more than http://HOST:PORT"),
+            ("http://example.org/?a=b", "says more than http://HOST:PORT"),
+            ("http://user@example.org/", "says more than http://HOST:PORT"),
+        ] {
+            let error = Client::new(url).expect_err(url).to_string();
+            assert!(error.contains(message), "{url}: {error}");
+        }
+    }
+}

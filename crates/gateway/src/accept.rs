@@ -1,0 +1,161 @@
+//! The listeners, and what happens between `accept` and a request.
+
+use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use crate::connection::Permit;
+use crate::drain::Phase;
+use crate::limits::Limits;
+use crate::routes::{self, Upgrade};
+use crate::transport::websocket;
+use crate::worker::Worker;
+
+/// A request's header fits `Limits::header_bytes`; bodies are read in pieces of at most this.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A listener whose options the kernel passes on to each accepted socket.
+pub(crate) fn listen(
+    address: SocketAddr,
+    limits: &Limits,
+    shared: bool,
+) -> Result<std::net::TcpListener, Error> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // One listener per worker on one port: the kernel spreads connections by a hash of their addresses.
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+    socket.set_tcp_user_timeout(Some(limits.user_timeout))?;
+    // What a slow reader leaves waiting belongs in its outbox, where its topic's policy sees it, not in the kernel.
+    socket.set_tcp_notsent_lowat(u32::try_from(limits.socket_unsent_bytes).unwrap_or(u32::MAX))?;
+    socket.set_send_buffer_size(limits.socket_send_bytes)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(limits.listen_backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Accepts until the drain closes the listener.
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    let mut phase = worker.shared.phase.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                worker.counters().accepted.add(1);
+                match Permit::take(&worker.shared) {
+                    Some(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, permit))),
+                    None => refuse(&worker, &stream),
+                }
+            }
+            // The peer gave up before we came.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
+                worker.counters().accept_errors.add(1);
+                tracing::warn!(%error, "accepting pauses");
+                sleep(worker.shared.config.limits.accept_pause).await;
+            }
+        }
+    }
+}
+
+/// Tells a connection past the bound to come back later. What its socket does not take at once, it does not get.
+fn refuse(worker: &Worker, stream: &TcpStream) {
+    worker.counters().refused_connections.add(1);
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: {}\r\n\r\n",
+        fastrand::u8(1..=5)
+    );
+    write_now(stream, answer.as_bytes());
+}
+
+/// Writes an answer before the connection is dropped, if its socket has room.
+fn write_now(stream: &TcpStream, answer: &[u8]) {
+    let _ = std::io::Write::write(&mut &*SockRef::from(stream), answer);
+}
+
+/// Serves requests on a connection until it ends or becomes a WebSocket.
+async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
+    let open = OpenHttp::new(&worker);
+    let limits = &worker.shared.config.limits;
+    let upgrade = Rc::new(Upgrade::default());
+    let service = service_fn({
+        let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
+        move |request| routes::route(Rc::clone(&worker), Rc::clone(&upgrade), request)
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut phase = worker.shared.phase.subscribe();
+    let served = tokio::select! {
+        biased;
+        served = &mut connection => served,
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {
+            // A request under way is answered; an idle connection ends.
+            Pin::new(&mut connection).graceful_shutdown();
+            connection.await_end().await
+        }
+    };
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    match (served, upgrade.take()) {
+        (Ok(()), Some(endpoint)) => {
+            // A task of its own, so that nothing of the HTTP connection stays in memory.
+            drop(spawn_local(websocket::run(Rc::clone(&worker), stream, parts.read_buf, endpoint, permit)));
+        }
+        (Err(error), _) if error.is_timeout() => {
+            write_now(
+                &stream,
+                b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            );
+        }
+        _ => {}
+    }
+    drop(open);
+}
+
+/// Waits for a connection without taking it, so that its parts can be had afterwards.
+trait AwaitEnd: Future + Unpin {
+    async fn await_end(&mut self) -> Self::Output {
+        Pin::new(self).await
+    }
+}
+
+impl<F: Future + Unpin> AwaitEnd for F {}
+
+/// Counts an HTTP connection while it is one.
+struct OpenHttp<'a>(&'a Worker);
+
+impl<'a> OpenHttp<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        worker.counters().http_connections.add(1);
+        Self(worker)
+    }
+}
+
+impl Drop for OpenHttp<'_> {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.counters().http_connections.subtract(1);
+    }
+}

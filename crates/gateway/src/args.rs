@@ -1,0 +1,148 @@
+//! The command line: subcommands, and a flag and environment variable for each key of the configuration.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use crate::config::{Config, ConfigError};
+use crate::limits::LIMITS;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Action {
+    /// `fanfare serve`
+    Serve(Box<Config>),
+    /// `fanfare demo`
+    Demo {
+        /// As for `serve`.
+        config: Box<Config>,
+        /// Whether the address was named: if not, a free port will do.
+        address_is_given: bool,
+        /// How many symbols the market has.
+        symbols: usize,
+        /// Prices posted per second.
+        rate: f64,
+    },
+}
+
+/// Keys of the configuration that are not limits.
+const KEYS: [(&str, &str); 3] = [
+    ("listen", "Public address [default: 127.0.0.1:8080]"),
+    ("admin", "Operators' address: metrics, health [default: 127.0.0.1:9090]"),
+    ("workers", "Workers, each a thread with its own listener [default: one per core]"),
+];
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("fanfare")
+        .about("A pub/sub broadcast gateway: publishers POST, subscribers listen over WebSocket")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
+        .subcommand(
+            with_config(
+                Command::new("demo").about("Serve a live market that never was, and a page that shows it"),
+            )
+            .arg(
+                Arg::new("symbols")
+                    .long("symbols")
+                    .value_name("N")
+                    .help("Symbols of the market")
+                    .value_parser(value_parser!(u16).range(1..=256))
+                    .default_value("20"),
+            )
+            .arg(
+                Arg::new("rate")
+                    .long("rate")
+                    .value_name("N")
+                    .help("Prices posted per second")
+                    .value_parser(value_parser!(u16).range(1..=2000))
+                    .default_value("40"),
+            ),
+        )
+}
+
+/// Reads the command line that clap took.
+pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
+    match matches.subcommand() {
+        Some(("demo", matches)) => Ok(Action::Demo {
+            config: Box::new(config(matches)?),
+            address_is_given: matches.contains_id("listen"),
+            symbols: usize::from(matches.get_one::<u16>("symbols").copied().unwrap_or(20)),
+            rate: f64::from(matches.get_one::<u16>("rate").copied().unwrap_or(40)),
+        }),
+        Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
+        None => Err(ConfigError(vec!["a subcommand is missing".into()])),
+    }
+}
+
+fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
+    let names = KEYS.iter().map(|(name, _)| *name).chain(LIMITS.iter().map(|row| row.name));
+    let overrides: Vec<_> =
+        names.filter_map(|name| Some((name.to_owned(), matches.get_one::<String>(name)?.clone()))).collect();
+    Config::load(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), &overrides)
+}
+
+fn with_config(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .env("FANFARE_CONFIG")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Configuration file (TOML)");
+    let keys = KEYS.iter().map(|(name, help)| key(name, (*help).to_owned()).hide_env(true));
+    let limits = LIMITS.iter().map(|row| {
+        key(row.name, format!("{} [default: {}]", row.help, row.default))
+            .help_heading("Limits")
+            .hide_env(true)
+            .hide_short_help(true)
+    });
+    command
+        .arg(config)
+        .args(keys)
+        .args(limits)
+        .after_help("Every flag is also an environment variable: --outbox-bytes is FANFARE_OUTBOX_BYTES.")
+}
+
+/// A key's flag and environment variable. Its value is checked with the rest of the configuration, so that it is refused
+/// in the same words wherever it came from.
+fn key(name: &'static str, help: String) -> Arg {
+    Arg::new(name)
+        .long(name.replace('_', "-"))
+        .env(format!("FANFARE_{}", name.to_uppercase()))
+        .value_name("VALUE")
+        .help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Action, ConfigError> {
+        action(&command().try_get_matches_from(args).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let Ok(Action::Serve(config)) =
+            read(&["fanfare", "serve", "--workers", "3", "--outbox-bytes", "1MiB"])
+        else {
+            panic!("not a serve");
+        };
+        assert_eq!((config.workers, config.limits.outbox_bytes), (3, 1 << 20));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_key() {
+        let error = read(&["fanfare", "serve", "--listen", "nowhere", "--topics", "0"]).unwrap_err();
+        assert_eq!(error.0.len(), 2);
+        assert!(error.0[0].starts_with("listen: \"nowhere\""), "{error}");
+        assert!(error.0[1].starts_with("topics: \"0\""), "{error}");
+    }
+}

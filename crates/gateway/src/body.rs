@@ -1,0 +1,169 @@
+//! Reads request bodies, within bounds of size, time, and memory over all connections.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{sleep, timeout};
+
+use crate::error::ApiError;
+use crate::server::Shared;
+
+/// The body, whole, within `Limits::body_timeout`.
+pub(crate) async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, ApiError> {
+    let max = shared.config.limits.body_bytes;
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
+    }
+    let mut held = Held::new(&shared.inflight_body_bytes, shared.config.limits.inflight_body_bytes);
+    let mut body = Limited::new(body, max);
+    let mut deadline = pin!(sleep(shared.config.limits.body_timeout));
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = &mut deadline => return Err(too_slow()),
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|error| read_error(&*error, max))?.into_data() else { continue };
+        held.take(data.len())?;
+        if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    // A body in one piece, as nearly all are, is not copied.
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// A body that is read line by line while it arrives. One line is within `Limits::body_bytes`, and a pause within
+/// `Limits::stream_idle`.
+pub(crate) struct Lines<'a> {
+    body: Incoming,
+    buffer: BytesMut,
+    /// Where the search for the end of the line goes on.
+    searched: usize,
+    line_max: usize,
+    idle_max: Duration,
+    held: Held<'a>,
+    ended: bool,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(body: Incoming, shared: &'a Shared) -> Self {
+        let limits = &shared.config.limits;
+        Self {
+            body,
+            buffer: BytesMut::new(),
+            searched: 0,
+            line_max: limits.body_bytes,
+            idle_max: limits.stream_idle,
+            held: Held::new(&shared.inflight_body_bytes, limits.inflight_body_bytes),
+            ended: false,
+        }
+    }
+
+    /// The next line without its end, or `None` behind the last one.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return Ok(Some(line));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            if self.buffer.len() > self.line_max {
+                return Err(too_large(self.line_max));
+            }
+            match timeout(self.idle_max, self.body.frame()).await {
+                Err(_) => return Err(too_slow()),
+                Ok(None) => self.ended = true,
+                Ok(Some(Err(error))) => return Err(ApiError::bad_request(error.to_string())),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.held.take(data.len())?;
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a whole line is here: the next call of [`next`](Self::next) does not wait.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ended || self.buffer[self.searched..].contains(&b'\n')
+    }
+
+    fn take_line(&mut self) -> Option<Bytes> {
+        let end = match self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            Some(position) => self.searched + position + 1,
+            None if self.ended && !self.buffer.is_empty() => self.buffer.len(),
+            None => {
+                self.searched = self.buffer.len();
+                return None;
+            }
+        };
+        self.searched = 0;
+        self.held.give(end);
+        let line = self.buffer.split_to(end).freeze();
+        Some(line.strip_suffix(b"\n").map_or_else(|| line.clone(), |text| line.slice_ref(text)))
+    }
+}
+
+/// Bytes held of `Limits::inflight_body_bytes`; given back when dropped.
+struct Held<'a> {
+    total: &'a AtomicUsize,
+    total_max: usize,
+    bytes: usize,
+}
+
+impl<'a> Held<'a> {
+    fn new(total: &'a AtomicUsize, total_max: usize) -> Self {
+        Self { total, total_max, bytes: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let before = self.total.fetch_add(bytes, Relaxed);
+        self.bytes += bytes;
+        if before + bytes > self.total_max {
+            return Err(ApiError::unavailable("too many request bodies at once"));
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, bytes: usize) {
+        self.total.fetch_sub(bytes, Relaxed);
+        self.bytes -= bytes;
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.give(self.bytes);
+    }
+}
+
+fn read_error(error: &(dyn std::error::Error + Send + Sync + 'static), max: usize) -> ApiError {
+    if error.is::<LengthLimitError>() {
+        return too_large(max);
+    }
+    ApiError::bad_request(format!("the body cannot be read: {error}"))
+}
+
+fn too_large(max: usize) -> ApiError {
+    ApiError::too_large(format!("at most {max} bytes"))
+}
+
+fn too_slow() -> ApiError {
+    let code = fanfare_wire::event::ErrorCode::Timeout;
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, code, "the body came too slowly")
+}

@@ -1,0 +1,308 @@
+//! The configuration: one TOML file, flags and environment variables of the same names.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default. Whatever is wrong is
+//! reported as one line per error that names the key, before anything listens.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use fanfare_fanout::SlowPolicy;
+use fanfare_registry::ShardSet;
+use fanfare_wire::{Pattern, Topic};
+use toml::{Table, Value};
+
+use crate::limits::{LIMITS, Limits};
+
+/// What the gateway was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The public address.
+    pub listen: SocketAddr,
+    /// The address for operators: metrics, health.
+    pub admin: SocketAddr,
+    /// How many workers; each is a thread with its own listener, runtime and shard.
+    pub workers: usize,
+    /// Every bound.
+    pub limits: Limits,
+    /// Rules for topics; the first match wins.
+    pub topics: Vec<TopicRule>,
+}
+
+/// What holds for the topics that match a pattern.
+#[derive(Debug, Clone)]
+pub struct TopicRule {
+    /// Which topics.
+    pub pattern: Pattern,
+    /// What holds for them.
+    pub settings: TopicSettings,
+}
+
+/// What holds for a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// What happens to a slow subscriber.
+    pub slow: SlowPolicy,
+    /// Whether a new subscriber gets the last message.
+    pub last_value: bool,
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self { slow: SlowPolicy::Disconnect, last_value: true }
+    }
+}
+
+/// What is wrong with a configuration: one line per error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
+            limits: Limits::default(),
+            topics: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one, and applies `overrides`: names of keys, with a limit under its bare name, and
+    /// their values as text.
+    pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let mut errors = Vec::new();
+        if let Some(path) = file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => config.read_toml(&text, &mut errors),
+                Err(error) => errors.push(format!("{}: {error}", path.display())),
+            }
+        }
+        for (name, value) in overrides {
+            if let Err(error) = config.set(name, value) {
+                errors.push(format!("{name}: {error}"));
+            }
+        }
+        config.check(&mut errors);
+        if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
+    }
+
+    /// What holds for `topic`.
+    pub fn settings(&self, topic: &Topic) -> TopicSettings {
+        let rule = self.topics.iter().find(|rule| rule.pattern.matches(topic));
+        rule.map(|rule| rule.settings).unwrap_or_default()
+    }
+
+    fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
+        let table = match text.parse::<Table>() {
+            Ok(table) => table,
+            Err(error) => {
+                return errors.push(error.to_string().trim_end().replace('\n', " "));
+            }
+        };
+        for (key, value) in &table {
+            match (key.as_str(), value) {
+                ("limits", Value::Table(limits)) => {
+                    for (name, value) in limits {
+                        let set = match LIMITS.iter().find(|row| row.name == name) {
+                            Some(row) => scalar(value).and_then(|text| row.set(&mut self.limits, &text)),
+                            None => Err("unknown key".into()),
+                        };
+                        if let Err(error) = set {
+                            errors.push(format!("limits.{name}: {error}"));
+                        }
+                    }
+                }
+                ("topics", Value::Array(rules)) => {
+                    for (index, rule) in rules.iter().enumerate() {
+                        match rule.as_table().map(topic_rule) {
+                            Some(Ok(rule)) => self.topics.push(rule),
+                            Some(Err(error)) => errors.push(format!("topics[{index}].{error}")),
+                            None => errors.push(format!("topics[{index}]: not a table")),
+                        }
+                    }
+                }
+                ("limits", _) => errors.push("limits: not a table".into()),
+                ("topics", _) => errors.push("topics: not an array of tables".into()),
+                ("listen" | "admin" | "workers", value) => {
+                    if let Err(error) = scalar(value).and_then(|text| self.set(key, &text)) {
+                        errors.push(format!("{key}: {error}"));
+                    }
+                }
+                _ => errors.push(format!("{key}: unknown key")),
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let address = |text: &str| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is not an address with a port, such as 127.0.0.1:8080"))
+        };
+        match name {
+            "listen" => self.listen = address(text)?,
+            "admin" => self.admin = address(text)?,
+            "workers" => {
+                self.workers = crate::units::Count(text)?;
+                if self.workers > ShardSet::SHARDS_MAX {
+                    return Err(format!("at most {} workers", ShardSet::SHARDS_MAX));
+                }
+            }
+            _ => {
+                let row = LIMITS.iter().find(|row| row.name == name).ok_or("unknown key")?;
+                row.set(&mut self.limits, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each key cannot see alone.
+    fn check(&self, errors: &mut Vec<String>) {
+        let limits = &self.limits;
+        if limits.pong_timeout >= limits.ping_interval {
+            errors.push("limits.pong_timeout: not shorter than limits.ping_interval".into());
+        }
+        if limits.message_bytes > limits.body_bytes {
+            errors.push("limits.message_bytes: larger than limits.body_bytes".into());
+        }
+        if limits.body_bytes > limits.inflight_body_bytes {
+            errors.push("limits.body_bytes: larger than limits.inflight_body_bytes".into());
+        }
+        if limits.body_bytes > limits.inbox_bytes {
+            errors.push(
+                "limits.body_bytes: larger than limits.inbox_bytes, which a full body could then never enter"
+                    .into(),
+            );
+        }
+        if limits.body_messages > limits.inbox_messages {
+            errors.push("limits.body_messages: larger than limits.inbox_messages, which a full body could then never enter".into());
+        }
+        if limits.message_bytes > u32::MAX as usize / 2 {
+            errors.push("limits.message_bytes: at most 2GiB".into());
+        }
+        if limits.header_bytes < 8192 {
+            errors.push("limits.header_bytes: at least 8KiB".into());
+        }
+        if self.listen == self.admin && self.listen.port() != 0 {
+            errors.push("admin: the same address as listen".into());
+        }
+    }
+}
+
+fn topic_rule(table: &Table) -> Result<TopicRule, String> {
+    let mut settings = TopicSettings::default();
+    let mut pattern = None;
+    for (key, value) in table {
+        match (key.as_str(), value) {
+            ("match", Value::String(text)) => {
+                pattern = Some(Pattern::new(text).map_err(|error| format!("match: {text:?}: {error}"))?);
+            }
+            ("slow", Value::String(text)) => {
+                settings.slow = match text.as_str() {
+                    "disconnect" => SlowPolicy::Disconnect,
+                    "drop-oldest" => SlowPolicy::DropOldest,
+                    _ => return Err(format!("slow: {text:?} is neither \"disconnect\" nor \"drop-oldest\"")),
+                };
+            }
+            ("last_value", Value::Boolean(keeps)) => settings.last_value = *keeps,
+            ("match" | "slow", _) => return Err(format!("{key}: not a string")),
+            ("last_value", _) => return Err(format!("{key}: neither true nor false")),
+            _ => return Err(format!("{key}: unknown key")),
+        }
+    }
+    let pattern = pattern.ok_or("match: missing")?;
+    Ok(TopicRule { pattern, settings })
+}
+
+fn scalar(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(number) => Ok(number.to_string()),
+        _ => Err("neither a string nor a whole number".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Vec<String>> {
+        let mut config = Config::default();
+        let mut errors = Vec::new();
+        config.read_toml(text, &mut errors);
+        config.check(&mut errors);
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        let config = read(
+            r#"
+            listen = "0.0.0.0:80"
+            workers = 3
+            [limits]
+            outbox_bytes = "128KiB"
+            connections = 7
+            [[topics]]
+            match = "ticker.>"
+            slow = "drop-oldest"
+            [[topics]]
+            match = "echo"
+            last_value = false
+            "#,
+        )
+        .unwrap();
+        assert_eq!((config.listen.port(), config.workers, config.limits.connections), (80, 3, 7));
+        assert_eq!(config.limits.outbox_bytes, 128 << 10);
+        let settings = |name: &str| config.settings(&Topic::new(name).unwrap());
+        assert_eq!(settings("ticker.A"), TopicSettings { slow: SlowPolicy::DropOldest, last_value: true });
+        assert_eq!(settings("echo"), TopicSettings { slow: SlowPolicy::Disconnect, last_value: false });
+        assert_eq!(settings("other"), TopicSettings::default());
+    }
+
+    #[test]
+    fn each_error_names_its_key() {
+        fn check(text: &str, expect: &[&str]) {
+            let errors = read(text).expect_err(text);
+            assert_eq!(errors.len(), expect.len(), "{errors:?}");
+            for (error, expect) in errors.iter().zip(expect) {
+                assert!(error.starts_with(expect) && !error.contains('\n'), "{error}");
+            }
+        }
+        check("listne = 1", &["listne: unknown key"]);
+        check("listen = 1", &["listen: \"1\" is not an address"]);
+        check("workers = 0", &["workers: "]);
+        check("workers = 1000", &["workers: at most 128"]);
+        check("workers = [", &["TOML parse error"]);
+        check("limits = 1", &["limits: not a table"]);
+        check(
+            "[limits]\noutbox = 1\nping_interval = 5",
+            &["limits.outbox: unknown key", "limits.ping_interval: "],
+        );
+        check("[limits]\npong_timeout = \"1m\"", &["limits.pong_timeout: not shorter"]);
+        check("[limits]\nmessage_bytes = \"2MiB\"", &["limits.message_bytes: larger"]);
+        check("[[topics]]\nslow = \"disconnect\"", &["topics[0].match: missing"]);
+        check("[[topics]]\nmatch = \"a..b\"", &["topics[0].match: \"a..b\""]);
+        check("[[topics]]\nmatch = \"a\"\nslow = \"never\"", &["topics[0].slow: \"never\""]);
+        check("[[topics]]\nmatch = \"a\"\nlast = 1", &["topics[0].last: unknown key"]);
+    }
+
+    #[test]
+    fn overrides_win() {
+        let overrides =
+            [("workers".to_owned(), "5".to_owned()), ("ping_interval".to_owned(), "40s".to_owned())];
+        let config = Config::load(None, &overrides).unwrap();
+        assert_eq!((config.workers, config.limits.ping_interval.as_secs()), (5, 40));
+        let error = Config::load(None, &[("ping_interval".into(), "soon".into())]).unwrap_err();
+        assert!(error.0[0].starts_with("ping_interval: \"soon\""), "{error}");
+    }
+}

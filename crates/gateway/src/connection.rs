@@ -1,0 +1,112 @@
+//! The sockets of one worker's subscribers, and who has to be woken for them.
+//!
+//! # Owner        one worker's thread; not `Send`
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Waker;
+
+use fanfare_fanout::SubscriberId;
+use tokio::net::TcpStream;
+
+use crate::server::Shared;
+use crate::transport::disconnect::DisconnectReason;
+
+/// One subscriber's socket. The session's task reads it; the worker's writer writes it.
+pub(crate) struct Connection {
+    pub(crate) id: SubscriberId,
+    pub(crate) stream: TcpStream,
+    /// Speaks native JSON; else it is the raw WebSocket of one topic.
+    pub(crate) native: bool,
+    /// Set when the server decides to close; what ends the connection first is its reason.
+    pub(crate) closing: Cell<Option<DisconnectReason>>,
+    /// The time for closing is over.
+    pub(crate) expired: Cell<bool>,
+    /// A ping is out, and nothing came since.
+    pub(crate) awaiting_pong: Cell<bool>,
+    /// The session's task.
+    waker: RefCell<Option<Waker>>,
+    /// Its place in `Limits::connections`.
+    _permit: Permit,
+}
+
+impl Connection {
+    pub(crate) fn new(id: SubscriberId, stream: TcpStream, native: bool, permit: Permit) -> Self {
+        Self {
+            id,
+            stream,
+            native,
+            closing: Cell::new(None),
+            expired: Cell::new(false),
+            awaiting_pong: Cell::new(false),
+            waker: RefCell::new(None),
+            _permit: permit,
+        }
+    }
+
+    /// Remembers whom to wake. Cheap when it is the same task as before, and it always is.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let mut current = self.waker.borrow_mut();
+        if !current.as_ref().is_some_and(|current| current.will_wake(waker)) {
+            *current = Some(waker.clone());
+        }
+    }
+
+    /// Lets the session's task look at its socket, its outbox and its end.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The connections of a worker, by their subscriber's slot.
+#[derive(Default)]
+pub(crate) struct Connections {
+    slots: Vec<Option<Rc<Connection>>>,
+}
+
+impl Connections {
+    pub(crate) fn insert(&mut self, connection: Rc<Connection>) {
+        let slot = connection.id.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(connection);
+    }
+
+    pub(crate) fn remove(&mut self, id: SubscriberId) {
+        if self.get(id).is_some() {
+            self.slots[id.slot as usize] = None;
+        }
+    }
+
+    pub(crate) fn get(&self, id: SubscriberId) -> Option<&Rc<Connection>> {
+        self.slots.get(id.slot as usize)?.as_ref().filter(|connection| connection.id == id)
+    }
+
+    /// Every `step`-th slot from `first` on.
+    pub(crate) fn every(&self, first: usize, step: usize) -> impl Iterator<Item = &Rc<Connection>> {
+        self.slots.iter().skip(first).step_by(step).flatten()
+    }
+}
+
+/// A place among `Limits::connections`, from accept to close.
+pub(crate) struct Permit(Arc<Shared>);
+
+impl Permit {
+    /// `None` at the bound.
+    pub(crate) fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let permit = Self(Arc::clone(shared));
+        let before = shared.connections.fetch_add(1, Relaxed);
+        (before < shared.config.limits.connections).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,136 @@
+//! `fanfare demo`: a gateway, a market that posts to it over HTTP, and a page that shows the prices moving.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use fanfare_client::{Client, Payload, PublishError};
+use fanfare_market::Market;
+use http_body_util::Full;
+use hyper::Response;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use tokio::time::sleep;
+
+use crate::config::Config;
+use crate::error::Body;
+use crate::server::{Server, Stop};
+
+/// The pages that a demo gateway serves beside the protocol.
+pub struct Demo {
+    /// `["ticker.BTC-USD", …]`
+    topics: Bytes,
+}
+
+impl Demo {
+    /// The pages for a market of `symbols` symbols.
+    pub fn new(symbols: usize) -> Self {
+        let market = Market::new(symbols, 0);
+        let topics: Vec<String> = market.symbols().map(topic).collect();
+        Self { topics: serde_json::to_vec(&topics).unwrap_or_default().into() }
+    }
+
+    /// The file under `path`, with its content type.
+    pub(crate) fn page(&self, path: &str) -> Option<(&'static str, Bytes)> {
+        let file = match path {
+            "/" => ("text/html; charset=utf-8", &include_bytes!("demo/page/index.html")[..]),
+            "/demo/page.css" => ("text/css; charset=utf-8", &include_bytes!("demo/page/page.css")[..]),
+            "/demo/page.js" => ("text/javascript; charset=utf-8", &include_bytes!("demo/page/page.js")[..]),
+            "/demo/icon.svg" => ("image/svg+xml", &include_bytes!("demo/page/icon.svg")[..]),
+            "/demo/symbols.json" => return Some(("application/json", self.topics.clone())),
+            _ => return None,
+        };
+        Some((file.0, Bytes::from_static(file.1)))
+    }
+}
+
+fn topic(symbol: &str) -> String {
+    format!("ticker.{symbol}")
+}
+
+/// A page's answer. Nothing on it comes from another host, and nothing in it is inline.
+pub(crate) fn response(content_type: &'static str, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(bytes));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// Runs the demo until a signal ends it. When the usual ports are taken and no address was named, free ones do.
+pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64) -> anyhow::Result<()> {
+    // Nobody wants to wait for a balancer and for thousands of clients here.
+    config.limits.drain_grace = config.limits.drain_grace.min(Duration::from_millis(100));
+    config.limits.drain_window = config.limits.drain_window.min(Duration::from_secs(1));
+    let free_ports = Config {
+        listen: SocketAddr::new(config.listen.ip(), 0),
+        admin: SocketAddr::new(config.admin.ip(), 0),
+        ..config.clone()
+    };
+    let server = match Server::bind(config, Some(Demo::new(symbols))) {
+        Err(_) if !address_is_given => Server::bind(free_ports, Some(Demo::new(symbols)))?,
+        bound => bound?,
+    };
+    let (address, admin) = (server.address, server.admin_address);
+    server.serve(|stop| {
+        println!(
+            "A live market of {symbols} symbols is on  http://{address}/\n\
+             Move a price yourself:\n  \
+             curl -X POST http://{address}/topics/ticker.BTC-USD -H 'content-type: application/json' \
+             -d '{{\"symbol\":\"BTC-USD\",\"bid\":\"1.00\",\"ask\":\"1.01\",\"last\":\"1.00\",\"volume\":\"1\"}}'\n\
+             Metrics are on  http://{admin}/metrics   ·   Ctrl-C ends it."
+        );
+        post_from_a_thread(address, symbols, rate, stop);
+    })
+}
+
+/// The market is a publisher like any other: a thread of its own that knows the gateway's address and nothing else.
+fn post_from_a_thread(address: SocketAddr, symbols: usize, rate: f64, stop: Stop) {
+    std::thread::spawn(move || {
+        if let Err(error) = post(address, symbols, rate) {
+            tracing::error!("the market ended: {error:#}");
+        }
+        stop.stop();
+    });
+}
+
+/// Longest pause after an answer that says try again.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+fn post(address: SocketAddr, symbols: usize, rate: f64) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = Client::new(&format!("http://{address}")).context("the gateway's own address")?;
+        let mut publisher = client.publisher();
+        let mut market = Market::new(symbols, fastrand::u64(..));
+        let mut pause = Duration::from_millis(100);
+        // Every symbol has a price from the start.
+        let mut opening = 0..symbols;
+        loop {
+            let tick = match opening.next() {
+                Some(index) => market.tick_of(index),
+                None => market.tick(),
+            };
+            let topic = topic(tick.symbol);
+            let mut price = Vec::new();
+            tick.write_json(&mut price);
+            match publisher.publish(&topic, Payload::json(price)).await {
+                Ok(_) => pause = Duration::from_millis(100),
+                Err(PublishError::Refused(refusal)) if refusal.status < 500 => anyhow::bail!(refusal),
+                // Busy or leaving: a market goes on later.
+                Err(_) => {
+                    sleep(pause.mul_f64(fastrand::f64())).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+            if opening.is_empty() {
+                // Trades come as they come: the time between two of a steady stream is exponentially distributed.
+                sleep(Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate)).await;
+            }
+        }
+    })
+}

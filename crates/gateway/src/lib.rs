@@ -1,0 +1,47 @@
+//! The gateway: everything that waits.
+//!
+//! Two journeys go through it.
+//!
+//! ```text
+//!   publish     accept ─► routes ─► publish (body · limits · parse) ─► dispatch ─► Registry::admit
+//!                                                                                      │ one push per interested worker
+//!   ══════════════════════════════════════════════════ thread boundary ════════════════╪═══════ only Arc<Message> ═══
+//!                                                                                      ▼
+//!                                                   inbox ─► worker ─► Shard::deliver ─► writer ─► sockets
+//!                                                              ▲
+//!   subscribe   accept ─► routes ─► handshake ─► transport/websocket ─► session ── subscribe / unsubscribe
+//! ```
+//!
+//! | state | owner |
+//! |---|---|
+//! | `server::Shared`: registry, inboxes, limits | all threads |
+//! | `worker::Worker`: shard, connections, timers | one worker's thread |
+//! | `session::Session`, the read half | its local task |
+//! | the write half | the worker's `writer` |
+//!
+//! Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+
+mod accept;
+mod admin;
+pub mod args;
+mod body;
+pub mod config;
+mod connection;
+pub mod demo;
+mod dispatch;
+mod drain;
+mod error;
+mod handshake;
+mod idempotency;
+mod inbox;
+pub mod limits;
+mod liveness;
+mod metrics;
+mod publish;
+mod routes;
+pub mod server;
+mod session;
+mod transport;
+mod units;
+mod worker;
+mod writer;

@@ -1,0 +1,134 @@
+//! Every bound of the process, in one table: its name in the configuration file, on the command line and in the
+//! environment, its default, and what it bounds.
+//!
+//! `limits.outbox_bytes` in the file is `--outbox-bytes` as a flag and `FANFARE_OUTBOX_BYTES` in the environment.
+//! docs/OPERATING.md has a row for each; a test compares.
+
+use std::time::Duration;
+
+use crate::units;
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes: `65536`, `64KiB`, `1MiB`.
+    Bytes,
+    /// A time: `250ms`, `10s`, `2m`, `1h`.
+    Time,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name, in `snake_case`.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// The default, as one would write it.
+    pub default: &'static str,
+    /// What it bounds, in one sentence.
+    pub help: &'static str,
+    set: fn(&mut Limits, &str) -> Result<(), String>,
+}
+
+impl Row {
+    /// Reads `text` into `limits`.
+    pub fn set(&self, limits: &mut Limits, text: &str) -> Result<(), String> {
+        (self.set)(limits, text)
+    }
+}
+
+macro_rules! limits {
+    ($($name:ident: $unit:ident = $default:literal, $help:literal;)*) => {
+        /// The bounds in force.
+        #[derive(Debug, Clone)]
+        pub struct Limits {
+            $(#[doc = $help] pub $name: limits!(@type $unit),)*
+        }
+
+        /// All bounds.
+        pub const LIMITS: &[Row] = &[$(Row {
+            name: stringify!($name),
+            unit: Unit::$unit,
+            default: $default,
+            help: $help,
+            set: |limits, text| {
+                limits.$name = units::$unit(text)?;
+                Ok(())
+            },
+        }),*];
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: units::$unit($default).expect("a test reads every default")),* }
+            }
+        }
+    };
+    (@type Count) => { usize };
+    (@type Bytes) => { usize };
+    (@type Time) => { Duration };
+}
+
+limits! {
+    connections: Count = "50000", "Open connections of all kinds; one more gets 503 and is closed.";
+    subscriptions: Count = "256", "Topics of one connection; one more is refused with `limit`.";
+    topics: Count = "100000", "Topics of the process; a publish or subscription that needs one more is refused with `limit`.";
+    topic_idle: Time = "1h", "A topic without subscribers and publishes for this long (up to twice) is forgotten.";
+    retained_bytes: Bytes = "256MiB", "Payload bytes kept as last values, over all topics; past it a topic keeps none.";
+
+    message_bytes: Bytes = "64KiB", "One message, published over HTTP or received over a WebSocket (1009).";
+    fragments: Count = "128", "Fragments of one WebSocket message (1009).";
+    body_bytes: Bytes = "1MiB", "The body of one request (413).";
+    body_messages: Count = "10000", "Messages in one request (413), and results reported for a publish stream.";
+    inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
+    header_bytes: Bytes = "16KiB", "Request line and headers (431).";
+    header_timeout: Time = "10s", "From connecting, or from the last answer, to a complete request header (closed).";
+    body_timeout: Time = "10s", "From the header to the end of the body (408).";
+    stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";
+
+    inbox_messages: Count = "16384", "Messages in one worker's inbox; a publish that finds it full gets 503.";
+    inbox_bytes: Bytes = "32MiB", "Payload bytes in one worker's inbox; likewise.";
+    outbox_bytes: Bytes = "64KiB", "Frame bytes waiting for one subscriber; past it the topic's slow-consumer policy decides.";
+    outbox_messages: Count = "1024", "Messages waiting for one subscriber; likewise.";
+    control_bytes: Bytes = "64KiB", "Answers waiting for one subscriber; past it the connection is closed (4101).";
+    socket_send_bytes: Bytes = "64KiB", "SO_SNDBUF of a connection; the kernel doubles it.";
+    socket_unsent_bytes: Bytes = "16KiB", "TCP_NOTSENT_LOWAT of a connection: what waits in the kernel rather than in the outbox.";
+    user_timeout: Time = "30s", "TCP_USER_TIMEOUT of a connection: unacknowledged data for this long ends it.";
+    listen_backlog: Count = "4096", "Connections waiting to be accepted, per worker.";
+    accept_pause: Time = "100ms", "How long accepting stops when the process is out of file descriptors.";
+
+    ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
+    pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
+    close_timeout: Time = "5s", "From a close frame to the end of the connection, whatever the peer does.";
+
+    idempotency_keys: Count = "100000", "Remembered idempotency keys; the oldest is forgotten first.";
+    idempotency_age: Time = "2m", "How long an idempotency key is remembered.";
+
+    drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";
+    drain_window: Time = "30s", "Over which the closes of a drain are spread.";
+    drain_timeout: Time = "60s", "From SIGTERM to the end of the process, whatever the peers do.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_reads_as_itself() {
+        let limits = Limits::default();
+        assert_eq!(limits.outbox_bytes, 65_536);
+        assert_eq!(limits.idempotency_age, Duration::from_secs(120));
+        assert_eq!(limits.connections, 50_000);
+    }
+
+    #[test]
+    fn a_row_sets_its_field() {
+        let mut limits = Limits::default();
+        let row = LIMITS.iter().find(|row| row.name == "message_bytes").unwrap();
+        row.set(&mut limits, "1MiB").unwrap();
+        assert_eq!(limits.message_bytes, 1 << 20);
+        assert!(row.set(&mut limits, "many").is_err());
+    }
+}

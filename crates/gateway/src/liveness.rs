@@ -1,0 +1,96 @@
+//! Pings, pong deadlines and close deadlines: one timer per worker, none per connection.
+//!
+//! A ping interval is cut into ticks, and each connection belongs to the tick its slot falls on. A tick pings its
+//! connections, and looks at those whose ping is a pong timeout old. So pings are spread evenly, whatever came at once.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanfare_fanout::SubscriberId;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::transport::disconnect::DisconnectReason;
+use crate::worker::Worker;
+
+/// The shared ping: final, ping, no payload.
+const PING: Bytes = Bytes::from_static(&[0x89, 0]);
+
+/// The longest tick: how late a deadline may be noticed.
+const TICK_MAX: Duration = Duration::from_millis(100);
+
+/// The fewest ticks of an interval, so that a short one still has room for a pong timeout.
+const TICKS_MIN: usize = 8;
+
+/// Closing connections and when to give up on them. The timeout is the same for all, so the order is too.
+#[derive(Default)]
+pub(crate) struct Liveness {
+    deadlines: VecDeque<(Instant, SubscriberId)>,
+}
+
+impl Liveness {
+    /// Gives up on a closing connection at `deadline`.
+    pub(crate) fn expire_at(&mut self, deadline: Instant, id: SubscriberId) {
+        self.deadlines.push_back((deadline, id));
+    }
+
+    fn expired(&mut self, now: Instant) -> Option<SubscriberId> {
+        let (_, id) = self.deadlines.pop_front_if(|(deadline, _)| *deadline <= now)?;
+        Some(id)
+    }
+}
+
+/// Ticks until the worker ends.
+pub(crate) async fn run(worker: Rc<Worker>) {
+    let limits = &worker.shared.config.limits;
+    let ticks = (limits.ping_interval.as_millis().div_ceil(TICK_MAX.as_millis()) as usize).max(TICKS_MIN);
+    let tick = limits.ping_interval / ticks as u32;
+    // A ping sent `wait` ticks ago has had its whole timeout.
+    let wait = (limits.pong_timeout.as_nanos().div_ceil(tick.as_nanos().max(1)) as usize).min(ticks - 1);
+    let mut timer = interval(tick);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut now = 0;
+    loop {
+        timer.tick().await;
+        now = (now + 1) % ticks;
+        ping(&worker, now, ticks);
+        check_pongs(&worker, (now + ticks - wait) % ticks, ticks);
+        expire(&worker);
+    }
+}
+
+fn ping(worker: &Worker, tick: usize, ticks: usize) {
+    let due: Vec<SubscriberId> = {
+        let connections = worker.connections.borrow();
+        let open = connections.every(tick, ticks).filter(|connection| connection.closing.get().is_none());
+        open.inspect(|connection| connection.awaiting_pong.set(true))
+            .map(|connection| connection.id)
+            .collect()
+    };
+    for id in due {
+        worker.shard.borrow_mut().push_pong(id, PING);
+        worker.flush(id);
+    }
+}
+
+fn check_pongs(worker: &Worker, tick: usize, ticks: usize) {
+    let silent: Vec<_> = {
+        let connections = worker.connections.borrow();
+        connections.every(tick, ticks).filter(|connection| connection.awaiting_pong.get()).cloned().collect()
+    };
+    for connection in silent {
+        worker.close(&connection, DisconnectReason::NoPong);
+    }
+}
+
+fn expire(worker: &Worker) {
+    let now = Instant::now();
+    loop {
+        let Some(id) = worker.liveness.borrow_mut().expired(now) else { return };
+        if let Some(connection) = worker.connections.borrow().get(id) {
+            connection.expired.set(true);
+            connection.wake();
+        }
+    }
+}

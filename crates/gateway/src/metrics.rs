@@ -1,0 +1,328 @@
+//! What the process counts, and the page that shows it in the Prometheus text format.
+//!
+//! Each worker has counters of its own that only it writes, so counting is an add without a lock prefix on a line nobody
+//! else writes. They are summed when the page is asked for. No label ever carries a topic or anything else a client
+//! chooses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, MetricFamily, MetricType};
+
+use crate::server::Shared;
+use crate::transport::disconnect::{ALL_LABELS, LABELS};
+
+/// A number that one thread writes and all may read.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Only the owning worker's thread calls it.
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// For a gauge. Only the owning worker's thread calls it.
+    pub(crate) fn subtract(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(count), Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the histograms' buckets, in microseconds.
+const BUCKETS: [u64; 16] = [
+    25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000,
+];
+
+/// Times, in the buckets above. One writer, as a [`Counter`].
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    buckets: [Counter; BUCKETS.len()],
+    count: Counter,
+    microseconds: Counter,
+}
+
+impl Histogram {
+    pub(crate) fn observe(&self, time: Duration) {
+        let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        if let Some(bucket) = BUCKETS.iter().position(|bound| microseconds <= *bound) {
+            self.buckets[bucket].add(1);
+        }
+        self.count.add(1);
+        self.microseconds.add(microseconds);
+    }
+}
+
+/// One worker's counters. Aligned, so that no two workers share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Counters {
+    pub(crate) http_connections: Counter,
+    pub(crate) raw_connections: Counter,
+    pub(crate) json_connections: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) accept_errors: Counter,
+    pub(crate) refused_connections: Counter,
+    pub(crate) refused_handshakes: Counter,
+    pub(crate) publishes: Counter,
+    pub(crate) refused_publishes: Counter,
+    pub(crate) messages: Counter,
+    pub(crate) message_bytes: Counter,
+    pub(crate) deliveries: Counter,
+    pub(crate) delivery_bytes: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) dropped: Counter,
+    pub(crate) blocked: Counter,
+    pub(crate) outbox_bytes: Counter,
+    pub(crate) subscribed_topics: Counter,
+    pub(crate) passes: Counter,
+    pub(crate) closes: [Counter; LABELS],
+    pub(crate) publish_seconds: Histogram,
+    pub(crate) fanout_seconds: Histogram,
+}
+
+/// Sums the workers' counters when asked.
+pub(crate) struct Page {
+    shared: Arc<Shared>,
+}
+
+impl Page {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn sum(&self, read: impl Fn(&Counters) -> &Counter) -> f64 {
+        self.shared.counters.iter().map(|counters| read(counters).read()).fold(0u64, u64::wrapping_add) as f64
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
+        let shared = &self.shared;
+        let sum = |read: fn(&Counters) -> &Counter| self.sum(read);
+        let inboxes = || shared.dispatch.inboxes.0.iter().map(crate::inbox::Inbox::depth);
+        let closes = ALL_LABELS.iter().enumerate();
+        let closes = closes.map(|(index, label)| labelled("reason", label, self.sum(|c| &c.closes[index])));
+        let connections = [
+            labelled("transport", "http", sum(|c| &c.http_connections)),
+            labelled("transport", "raw", sum(|c| &c.raw_connections)),
+            labelled("transport", "json", sum(|c| &c.json_connections)),
+        ];
+        vec![
+            gauges("fanfare_connections", "Open connections, by what they carry.", connections.into()),
+            counter("fanfare_accepted_total", "Connections accepted.", sum(|c| &c.accepted)),
+            counter(
+                "fanfare_accept_errors_total",
+                "Accepts that failed, for want of file descriptors mostly.",
+                sum(|c| &c.accept_errors),
+            ),
+            counter(
+                "fanfare_refused_connections_total",
+                "Connections refused at the bound.",
+                sum(|c| &c.refused_connections),
+            ),
+            counter(
+                "fanfare_refused_handshakes_total",
+                "WebSocket handshakes refused.",
+                sum(|c| &c.refused_handshakes),
+            ),
+            counter(
+                "fanfare_publishes_total",
+                "Publish requests answered with 200, and client publishes taken.",
+                sum(|c| &c.publishes),
+            ),
+            counter(
+                "fanfare_refused_publishes_total",
+                "Publish requests and client publishes refused.",
+                sum(|c| &c.refused_publishes),
+            ),
+            counter("fanfare_messages_total", "Messages published.", sum(|c| &c.messages)),
+            counter("fanfare_message_bytes_total", "Payload bytes published.", sum(|c| &c.message_bytes)),
+            counter(
+                "fanfare_deliveries_total",
+                "Messages handed to a subscriber's socket whole.",
+                sum(|c| &c.deliveries),
+            ),
+            counter(
+                "fanfare_delivery_bytes_total",
+                "Bytes that subscribers' sockets took.",
+                sum(|c| &c.delivery_bytes),
+            ),
+            counter(
+                "fanfare_writes_total",
+                "System calls that wrote to subscribers' sockets.",
+                sum(|c| &c.writes),
+            ),
+            counter(
+                "fanfare_dropped_messages_total",
+                "Messages dropped for slow subscribers, and announced to them.",
+                sum(|c| &c.dropped),
+            ),
+            counter(
+                "fanfare_blocked_total",
+                "Times a subscriber's socket began to refuse bytes.",
+                sum(|c| &c.blocked),
+            ),
+            counter("fanfare_passes_total", "Fan-out passes.", sum(|c| &c.passes)),
+            gauge("fanfare_outbox_bytes", "Bytes waiting in outboxes.", sum(|c| &c.outbox_bytes)),
+            gauge(
+                "fanfare_inbox_messages",
+                "Messages waiting in workers' inboxes.",
+                inboxes().map(|depth| depth.0).sum::<usize>() as f64,
+            ),
+            gauge(
+                "fanfare_inbox_bytes",
+                "Payload bytes waiting in workers' inboxes.",
+                inboxes().map(|depth| depth.1).sum::<usize>() as f64,
+            ),
+            gauge(
+                "fanfare_inflight_body_bytes",
+                "Request bodies being received.",
+                shared.inflight_body_bytes.load(Relaxed) as f64,
+            ),
+            gauge(
+                "fanfare_topics",
+                "Topics with subscribers, or published to not long ago.",
+                shared.dispatch.registry.topics() as f64,
+            ),
+            gauge(
+                "fanfare_subscribed_topics",
+                "Topics with subscribers, counted once per worker.",
+                sum(|c| &c.subscribed_topics),
+            ),
+            gauge(
+                "fanfare_retained_bytes",
+                "Payload bytes kept as last values.",
+                shared.dispatch.registry.retained_bytes() as f64,
+            ),
+            gauge(
+                "fanfare_idempotency_keys",
+                "Remembered idempotency keys.",
+                shared.idempotency.len() as f64,
+            ),
+            gauge("fanfare_workers", "Workers.", shared.counters.len() as f64),
+            gauge(
+                "fanfare_draining",
+                "1 from the first SIGTERM on.",
+                f64::from(u8::from(shared.is_draining())),
+            ),
+            family(
+                "fanfare_closes_total",
+                "WebSocket connections ended, by reason.",
+                MetricType::COUNTER,
+                closes.collect(),
+            ),
+            self.histogram(
+                "fanfare_publish_seconds",
+                "From a publish request's header to its answer.",
+                |c| &c.publish_seconds,
+            ),
+            self.histogram(
+                "fanfare_fanout_seconds",
+                "From a message's place to the end of the pass that wrote it.",
+                |c| &c.fanout_seconds,
+            ),
+            family(
+                "fanfare_build_info",
+                "1, with the version.",
+                MetricType::GAUGE,
+                vec![gauge_of("version", env!("CARGO_PKG_VERSION"), 1.0)],
+            ),
+        ]
+    }
+
+    fn histogram(&self, name: &str, help: &str, read: impl Fn(&Counters) -> &Histogram) -> MetricFamily {
+        let mut cumulative = 0;
+        let buckets = BUCKETS.iter().enumerate().map(|(index, bound)| {
+            cumulative += self.sum(|counters| &read(counters).buckets[index]) as u64;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound as f64 / 1e6);
+            bucket.set_cumulative_count(cumulative);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(self.sum(|counters| &read(counters).count) as u64);
+        histogram.set_sample_sum(self.sum(|counters| &read(counters).microseconds) / 1e6);
+        let mut metric = proto::Metric::from_label(Vec::new());
+        metric.set_histogram(histogram);
+        family(name, help, MetricType::HISTOGRAM, vec![metric])
+    }
+}
+
+impl Collector for Page {
+    fn desc(&self) -> Vec<&Desc> {
+        // The families are fixed and registered nowhere else.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.families()
+    }
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<proto::Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
+    let mut metric = proto::Metric::from_label(Vec::new());
+    metric.set_counter(count(value));
+    family(name, help, MetricType::COUNTER, vec![metric])
+}
+
+fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    family(name, help, MetricType::GAUGE, vec![proto::Metric::from_gauge(gauge)])
+}
+
+fn gauges(name: &str, help: &str, values: Vec<proto::Metric>) -> MetricFamily {
+    let values = values.into_iter().map(|mut metric| {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(metric.get_counter().get_value());
+        metric.set_gauge(gauge);
+        metric
+    });
+    family(name, help, MetricType::GAUGE, values.collect())
+}
+
+fn labelled(name: &str, value: &str, number: f64) -> proto::Metric {
+    let mut metric = proto::Metric::from_label(vec![label(name, value)]);
+    metric.set_counter(count(number));
+    metric
+}
+
+fn gauge_of(name: &str, value: &str, number: f64) -> proto::Metric {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(number);
+    let mut metric = proto::Metric::from_gauge(gauge);
+    metric.set_label(vec![label(name, value)]);
+    metric
+}
+
+fn label(name: &str, value: &str) -> proto::LabelPair {
+    let mut pair = proto::LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+fn count(value: f64) -> proto::Counter {
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    counter
+}

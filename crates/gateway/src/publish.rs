@@ -1,0 +1,433 @@
+//! Publishing over HTTP: from a request's body to drafts, and the answer.
+//!
+//! | endpoint | messages |
+//! |---|---|
+//! | `POST /topics/{topic}` | the body |
+//! | `POST /topics/{topic}?split=lines` | each non-empty line: all are published, or none |
+//! | `POST /publish` | each item, for itself: a bad one does not spoil the others |
+//!
+//! Everything after the body has arrived is done without waiting: 4xx and 503 mean that nothing was published.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use bytes::Bytes;
+use fanfare_registry::Admitted;
+use fanfare_wire::envelope::{self, Item, ItemError};
+use fanfare_wire::event::ErrorCode;
+use fanfare_wire::{Draft, Epoch, Kind, Topic};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
+
+use crate::body::{self, Lines};
+use crate::error::{ApiError, Body, ErrorObject, json};
+use crate::idempotency::{Answer, KEY_BYTES_MAX};
+use crate::server::Shared;
+use crate::worker::Worker;
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// `POST /topics/{topic}`
+pub(crate) async fn to_topic(
+    worker: &Worker,
+    topic: &str,
+    split_lines: bool,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let topic = Topic::new(topic)?;
+    let (head, body) = request.into_parts();
+    let attributes = Attributes::read(&head.headers)?;
+    let body = body::read(body, &worker.shared).await?;
+    let publisher = Publisher { worker };
+    let drafts = if split_lines {
+        publisher.line_drafts(&topic, &attributes, &body)?
+    } else {
+        vec![publisher.draft(&topic, attributes.kind(&body)?, &body, attributes.event, attributes.key)?]
+    };
+    let count = drafts.len();
+    let answer = publisher.publish(&topic, drafts, attributes.idempotency_key)?;
+    let Admitted { epoch, first, last, .. } = answer.admitted;
+    let mut response = if split_lines {
+        json(StatusCode::OK, &Lined { topic: topic.as_str(), epoch, first, offset: last, count })
+    } else {
+        json(StatusCode::OK, &Placed { topic: topic.as_str(), epoch, offset: last })
+    };
+    if answer.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// `POST /publish`
+pub(crate) async fn many(worker: &Worker, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let (head, body) = request.into_parts();
+    let attributes = Attributes::read(&head.headers)?;
+    let publisher = Publisher { worker };
+    let mut results = Results::new(worker.shared.config.limits.body_messages);
+    match attributes.essence().as_str() {
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+            if body.size_hint().exact().is_none() =>
+        {
+            stream(&publisher, &attributes, body, &mut results).await;
+        }
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+            let body = body::read(body, &worker.shared).await?;
+            let lines: Vec<&[u8]> = non_empty_lines(&body).map(|(_, line)| line).collect();
+            check_count(lines.len(), &worker.shared)?;
+            publisher.items(lines, &attributes, &mut results);
+        }
+        "application/json" => {
+            let body = body::read(body, &worker.shared).await?;
+            let elements =
+                envelope::elements(&body).map_err(|ItemError(message)| ApiError::bad_request(message))?;
+            check_count(elements.len(), &worker.shared)?;
+            publisher.items(
+                elements.iter().map(|element| element.get().as_bytes()),
+                &attributes,
+                &mut results,
+            );
+        }
+        _ => {
+            let message = "the content type here is application/x-ndjson or application/json";
+            let code = ErrorCode::UnsupportedMediaType;
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
+        }
+    }
+    Ok(results.response())
+}
+
+/// A publish stream: a chunked NDJSON body that stays open. Each line goes out as it arrives; the answer comes at its
+/// end. What was published before an error stays published, so the error is the last result and the status is 200.
+async fn stream(
+    publisher: &Publisher<'_>,
+    attributes: &Attributes<'_>,
+    body: Incoming,
+    results: &mut Results,
+) {
+    let mut lines = Lines::new(body, &publisher.worker.shared);
+    let mut ready: Vec<Bytes> = Vec::new();
+    loop {
+        let end = match lines.next().await {
+            Ok(Some(line)) => {
+                ready.push(line);
+                None
+            }
+            Ok(None) => Some(None),
+            Err(error) => Some(Some(error)),
+        };
+        // What arrived together is published together, a bounded number at a time.
+        if end.is_some() || !lines.is_ready() || ready.len() >= STREAM_LINES_MAX {
+            let texts = ready.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty());
+            publisher.items(texts, attributes, results);
+            ready.clear();
+        }
+        match end {
+            None => {}
+            Some(None) => return,
+            Some(Some(error)) => return results.push_error(None, &error),
+        }
+    }
+}
+
+/// How many lines of a publish stream are taken into the topics at once.
+const STREAM_LINES_MAX: usize = 256;
+
+fn check_count(count: usize, shared: &Shared) -> Result<(), ApiError> {
+    let max = shared.config.limits.body_messages;
+    if count > max {
+        return Err(ApiError::too_large(format!("at most {max} messages in one request")));
+    }
+    Ok(())
+}
+
+fn non_empty_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
+    let lines = lines.map(|(number, line)| (number, line.strip_suffix(b"\r").unwrap_or(line)));
+    lines.filter(|(_, line)| !line.is_empty())
+}
+
+/// What the request's headers say about its messages.
+struct Attributes<'a> {
+    content_type: Option<&'a str>,
+    event: Option<&'a str>,
+    key: Option<&'a str>,
+    idempotency_key: Option<&'a str>,
+}
+
+impl<'a> Attributes<'a> {
+    fn read(headers: &'a HeaderMap) -> Result<Self, ApiError> {
+        let text = |name: &str| match headers.get(name).map(|value| std::str::from_utf8(value.as_bytes())) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => Err(ApiError::bad_request(format!("the header {name} is not UTF-8"))),
+        };
+        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            let code = ErrorCode::UnsupportedMediaType;
+            let message = "an encoded body is not taken";
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
+        }
+        let attributes = Self {
+            content_type: text(CONTENT_TYPE.as_str())?,
+            event: text("fanfare-event")?,
+            key: text("fanfare-key")?,
+            idempotency_key: text("idempotency-key")?,
+        };
+        let refuse = |ItemError(message)| ApiError::bad_request(message);
+        envelope::check_event(attributes.event).map_err(refuse)?;
+        envelope::check_key(attributes.key).map_err(refuse)?;
+        if attributes.idempotency_key.is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            return Err(ApiError::bad_request(format!("Idempotency-Key has 1 to {KEY_BYTES_MAX} bytes")));
+        }
+        Ok(attributes)
+    }
+
+    fn kind(&self, payload: &[u8]) -> Result<Kind, ApiError> {
+        Ok(Kind::of(self.content_type, payload)?)
+    }
+
+    fn essence(&self) -> String {
+        self.content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    }
+}
+
+/// Makes drafts and publishes them, and counts both.
+struct Publisher<'a> {
+    worker: &'a Worker,
+}
+
+impl Publisher<'_> {
+    fn draft(
+        &self,
+        topic: &Topic,
+        kind: Kind,
+        payload: &[u8],
+        event: Option<&str>,
+        key: Option<&str>,
+    ) -> Result<Draft, ApiError> {
+        let max = self.worker.shared.config.limits.message_bytes;
+        if payload.len() > max {
+            return Err(ApiError::too_large(format!("a message has at most {max} bytes")));
+        }
+        let mut draft = Draft::new(topic.clone(), kind, payload);
+        draft.event = event.map(Into::into);
+        draft.key = key.map(Into::into);
+        Ok(draft)
+    }
+
+    fn line_drafts(
+        &self,
+        topic: &Topic,
+        attributes: &Attributes<'_>,
+        body: &[u8],
+    ) -> Result<Vec<Draft>, ApiError> {
+        let mut drafts = Vec::new();
+        for (number, line) in non_empty_lines(body) {
+            let draft = attributes
+                .kind(line)
+                .and_then(|kind| self.draft(topic, kind, line, attributes.event, attributes.key))
+                .map_err(|error| ApiError {
+                    message: format!("line {number}: {}", error.message),
+                    ..error
+                })?;
+            drafts.push(draft);
+            check_count(drafts.len(), &self.worker.shared)?;
+        }
+        if drafts.is_empty() {
+            return Err(ApiError::bad_request("no line has a message"));
+        }
+        Ok(drafts)
+    }
+
+    fn publish(&self, topic: &Topic, drafts: Vec<Draft>, key: Option<&str>) -> Result<Answer, ApiError> {
+        match key {
+            None => Ok(Answer { admitted: self.worker.publish(topic, drafts)?, replayed: false }),
+            Some(key) => {
+                let publish = || self.worker.publish(topic, drafts);
+                Ok(self.worker.shared.idempotency.once(topic, key, Instant::now(), publish)?)
+            }
+        }
+    }
+
+    /// Publishes items in their order. Neighbours of one topic enter it together.
+    fn items<'b>(
+        &self,
+        items: impl IntoIterator<Item = &'b [u8]>,
+        attributes: &Attributes<'_>,
+        results: &mut Results,
+    ) {
+        let mut run = Run { publisher: self, topic: None, drafts: Vec::new() };
+        for (number, text) in items.into_iter().enumerate() {
+            match envelope::parse(text) {
+                Ok(item) => self.item(&item, number, attributes, &mut run, results),
+                Err(ItemError(message)) => {
+                    run.end(results);
+                    results.push_error(None, &ApiError::bad_request(message));
+                }
+            }
+        }
+        run.end(results);
+    }
+
+    fn item(
+        &self,
+        item: &Item<'_>,
+        number: usize,
+        attributes: &Attributes<'_>,
+        run: &mut Run<'_>,
+        results: &mut Results,
+    ) {
+        // A key of the whole request stands for one per item.
+        let key = match (&item.id, attributes.idempotency_key) {
+            (Some(id), _) => Some(Cow::Borrowed(&**id)),
+            (None, Some(key)) => Some(Cow::Owned(format!("{key}/{number}"))),
+            (None, None) => None,
+        };
+        for name in &item.topics {
+            let draft = Topic::new(name).map_err(ApiError::from).and_then(|topic| {
+                self.draft(&topic, item.kind, &item.payload, item.event.as_deref(), item.key.as_deref())
+            });
+            match (draft, &key) {
+                (Ok(draft), None) => run.add(draft, results),
+                (Ok(draft), Some(key)) => {
+                    run.end(results);
+                    let topic = draft.topic.clone();
+                    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+                        let error = ApiError::bad_request(format!("\"id\" has 1 to {KEY_BYTES_MAX} bytes"));
+                        results.push_error(Some(name), &error);
+                        continue;
+                    }
+                    match self.publish(&topic, vec![draft], Some(key)) {
+                        Ok(answer) => results.push(&topic, &answer),
+                        Err(error) => results.push_error(Some(name), &error),
+                    }
+                }
+                (Err(error), _) => {
+                    run.end(results);
+                    results.push_error(Some(name), &error);
+                }
+            }
+        }
+    }
+}
+
+/// Successive drafts of one topic.
+struct Run<'a> {
+    publisher: &'a Publisher<'a>,
+    topic: Option<Topic>,
+    drafts: Vec<Draft>,
+}
+
+impl Run<'_> {
+    fn add(&mut self, draft: Draft, results: &mut Results) {
+        if self.topic.as_ref() != Some(&draft.topic) {
+            self.end(results);
+            self.topic = Some(draft.topic.clone());
+        }
+        self.drafts.push(draft);
+    }
+
+    fn end(&mut self, results: &mut Results) {
+        let Some(topic) = self.topic.take() else { return };
+        let drafts = std::mem::take(&mut self.drafts);
+        let count = drafts.len();
+        match self.publisher.publish(&topic, drafts, None) {
+            Ok(answer) => {
+                for offset in answer.admitted.first..=answer.admitted.last {
+                    let admitted = Admitted { last: offset, ..answer.admitted };
+                    results.push(&topic, &Answer { admitted, replayed: false });
+                }
+            }
+            Err(error) => (0..count).for_each(|_| results.push_error(Some(topic.as_str()), &error)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Placed<'a> {
+    topic: &'a str,
+    epoch: Epoch,
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct Lined<'a> {
+    topic: &'a str,
+    epoch: Epoch,
+    first: u64,
+    offset: u64,
+    count: usize,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    error: ErrorObject<'a>,
+}
+
+/// The answer of `POST /publish`, written as it comes about. Past its bound, results are only counted.
+struct Results {
+    json: Vec<u8>,
+    listed: usize,
+    listed_max: usize,
+    count: usize,
+    replayed: usize,
+    errors: bool,
+}
+
+impl Results {
+    fn new(listed_max: usize) -> Self {
+        Self { json: Vec::new(), listed: 0, listed_max, count: 0, replayed: 0, errors: false }
+    }
+
+    fn push(&mut self, topic: &Topic, answer: &Answer) {
+        self.replayed += usize::from(answer.replayed);
+        let Admitted { epoch, last: offset, .. } = answer.admitted;
+        self.list(&Placed { topic: topic.as_str(), epoch, offset });
+    }
+
+    fn push_error(&mut self, topic: Option<&str>, error: &ApiError) {
+        self.errors = true;
+        // A refused name is somebody's input of any length.
+        let topic =
+            topic.map(|name| name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end]));
+        self.list(&Failed { topic, error: error.into() });
+    }
+
+    fn list(&mut self, result: &impl Serialize) {
+        self.count += 1;
+        if self.listed == self.listed_max {
+            return;
+        }
+        if self.listed > 0 {
+            self.json.push(b',');
+        }
+        self.listed += 1;
+        // Writing to a Vec does not fail.
+        let _ = serde_json::to_writer(&mut self.json, result);
+    }
+
+    fn response(self) -> Response<Body> {
+        let mut body = format!("{{\"errors\":{},", self.errors).into_bytes();
+        if self.count > self.listed {
+            body.extend_from_slice(format!("\"count\":{},\"truncated\":true,", self.count).as_bytes());
+        }
+        body.extend_from_slice(b"\"results\":[");
+        body.extend_from_slice(&self.json);
+        body.extend_from_slice(b"]}");
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.count > 0 && self.replayed == self.count {
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}

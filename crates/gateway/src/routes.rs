@@ -1,0 +1,239 @@
+//! The public paths.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Instant;
+
+use fanfare_wire::command::Start;
+use fanfare_wire::{Kind, Message, Topic};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+
+use crate::demo;
+use crate::error::{ApiError, Body, text};
+use crate::handshake::{self, NATIVE_JSON};
+use crate::publish;
+use crate::session::Endpoint;
+use crate::worker::Worker;
+
+/// What a connection becomes once its 101 is written.
+#[derive(Default)]
+pub(crate) struct Upgrade(RefCell<Option<Endpoint>>);
+
+impl Upgrade {
+    pub(crate) fn take(&self) -> Option<Endpoint> {
+        self.0.borrow_mut().take()
+    }
+
+    fn set(&self, endpoint: Endpoint) {
+        *self.0.borrow_mut() = Some(endpoint);
+    }
+}
+
+/// Answers one request. It never fails: what goes wrong is an answer, too.
+pub(crate) async fn route(
+    worker: Rc<Worker>,
+    upgrade: Rc<Upgrade>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let answer = match path.as_str() {
+        "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
+        "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
+        "/ws" => native(&worker, &upgrade, request),
+        "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
+        "/publish" => counted(&worker, publish::many(&worker, request)).await,
+        path => match path.strip_prefix("/topics/") {
+            Some(topic) => self::topic(&worker, &upgrade, topic, request).await,
+            None => demo(&worker, path),
+        },
+    };
+    Ok(answer.unwrap_or_else(|error| error.response()))
+}
+
+/// 200 while new connections are welcome.
+pub(crate) fn readiness(draining: bool) -> Response<Body> {
+    if draining {
+        text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        text(StatusCode::OK, "ready\n")
+    }
+}
+
+/// `/topics/{topic}`
+async fn topic(
+    worker: &Worker,
+    upgrade: &Upgrade,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let name = percent_decode_str(name).decode_utf8();
+    let name = name.map_err(|_| ApiError::from(fanfare_wire::TopicError::Character))?;
+    if handshake::is_upgrade(&request) {
+        return raw(worker, upgrade, &name, request);
+    }
+    match *request.method() {
+        Method::POST => {
+            let split_lines = match parameter(&request, "split").as_deref() {
+                None => false,
+                Some("lines") => true,
+                Some(_) => return Err(ApiError::bad_request("split can be \"lines\"")),
+            };
+            counted(worker, publish::to_topic(worker, &name, split_lines, request)).await
+        }
+        Method::GET | Method::HEAD => last_value(worker, &Topic::new(&name)?, &request),
+        _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
+    }
+}
+
+/// `GET /topics/{topic}` with an upgrade: the raw WebSocket.
+fn raw(
+    worker: &Worker,
+    upgrade: &Upgrade,
+    name: &str,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let endpoint = Topic::new(name)
+        .map_err(ApiError::from)
+        .and_then(|topic| Ok(Endpoint::Raw { topic, start: start(&request)? }));
+    switch(worker, upgrade, &mut request, &[], endpoint)
+}
+
+/// `GET /ws`
+fn native(
+    worker: &Worker,
+    upgrade: &Upgrade,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    if request.method() != Method::GET {
+        return Err(ApiError::method_not_allowed("GET"));
+    }
+    if !handshake::is_upgrade(&request) {
+        return Err(handshake::upgrade_required());
+    }
+    switch(worker, upgrade, &mut request, &[NATIVE_JSON], Ok(Endpoint::Native))
+}
+
+fn switch(
+    worker: &Worker,
+    upgrade: &Upgrade,
+    request: &mut Request<Incoming>,
+    subprotocols: &[&'static str],
+    endpoint: Result<Endpoint, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let accepted = endpoint.map_err(handshake::Refused::from).and_then(|endpoint| {
+        let response = handshake::accept(request, subprotocols)?;
+        Ok((endpoint, response))
+    });
+    match accepted {
+        Ok((endpoint, response)) => {
+            upgrade.set(endpoint);
+            Ok(response)
+        }
+        Err(refused) => {
+            worker.counters().refused_handshakes.add(1);
+            Ok(refused.response())
+        }
+    }
+}
+
+/// `from=last|live|earliest`, or `epoch=` and `offset=`.
+fn start(request: &Request<Incoming>) -> Result<Start<'static>, ApiError> {
+    let offset = parameter(request, "offset");
+    match (parameter(request, "from").as_deref(), parameter(request, "epoch"), offset) {
+        (None | Some("last"), None, None) => Ok(Start::Last),
+        (Some("live"), None, None) => Ok(Start::Live),
+        (Some("earliest"), None, None) => Ok(Start::Earliest),
+        (None, Some(epoch), Some(offset)) => match offset.parse() {
+            Ok(offset) => Ok(Start::After { epoch: Cow::Owned(epoch), offset }),
+            Err(_) => Err(ApiError::bad_request("offset is a whole number")),
+        },
+        (None, _, _) => Err(ApiError::bad_request("epoch and offset belong together")),
+        (Some("last" | "live" | "earliest"), _, _) => {
+            Err(ApiError::bad_request("from and a position exclude each other"))
+        }
+        (Some(_), _, _) => Err(ApiError::bad_request("from is last, live or earliest")),
+    }
+}
+
+/// The retained message, as posted, under an entity tag that is its place.
+fn last_value(
+    worker: &Worker,
+    topic: &Topic,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let last = worker.shared.dispatch.registry.last(topic);
+    let last =
+        last.ok_or_else(|| ApiError { message: "the topic has no value".into(), ..ApiError::not_found() })?;
+    let tag = format!("\"{}:{}\"", last.epoch(), last.offset());
+    let matches =
+        |tags: &HeaderValue| tags.to_str().is_ok_and(|tags| tags.split(',').any(|known| known.trim() == tag));
+    let mut response = Response::new(Full::default());
+    if request.headers().get(IF_NONE_MATCH).is_some_and(matches) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        *response.body_mut() = payload(&last);
+        response.headers_mut().insert(CONTENT_TYPE, content_type(&last));
+    }
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(HeaderName::from_static("fanfare-offset"), HeaderValue::from(last.offset()));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn payload(message: &Message) -> Body {
+    Full::from(message.payload().to_vec())
+}
+
+fn content_type(message: &Message) -> HeaderValue {
+    HeaderValue::from_static(match message.kind() {
+        Kind::Json => "application/json",
+        Kind::Text => "text/plain; charset=utf-8",
+        Kind::Binary => "application/octet-stream",
+    })
+}
+
+/// Runs a publish, and counts it and its time.
+async fn counted(
+    worker: &Worker,
+    publish: impl Future<Output = Result<Response<Body>, ApiError>>,
+) -> Result<Response<Body>, ApiError> {
+    let start = Instant::now();
+    let answer = publish.await;
+    let counters = worker.counters();
+    if answer.is_ok() {
+        counters.publishes.add(1)
+    } else {
+        counters.refused_publishes.add(1)
+    }
+    counters.publish_seconds.observe(start.elapsed());
+    answer
+}
+
+fn demo(worker: &Worker, path: &str) -> Result<Response<Body>, ApiError> {
+    let demo = worker.shared.demo.as_ref().and_then(|demo| demo.page(path));
+    let (content_type, bytes) = demo.ok_or_else(ApiError::not_found)?;
+    Ok(demo::response(content_type, bytes))
+}
+
+fn get_only<B>(request: &Request<B>) -> Result<(), ApiError> {
+    match *request.method() {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(ApiError::method_not_allowed("GET, HEAD")),
+    }
+}
+
+/// The first parameter of that name in the query.
+fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
+    let query = request.uri().query()?;
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}

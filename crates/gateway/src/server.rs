@@ -1,0 +1,244 @@
+//! The process: its workers, and the control plane beside them.
+//!
+//! The control plane is the thread that started the process: operators' requests, signals and sweeps run here, so that
+//! none of them ever holds up a worker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use fanfare_registry::{Registry, RegistryLimits, Retention};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use crate::accept;
+use crate::admin;
+use crate::config::Config;
+use crate::demo::Demo;
+use crate::dispatch::{AllInboxes, Dispatch};
+use crate::drain::Phase;
+use crate::idempotency::IdempotencyStore;
+use crate::inbox::Inbox;
+use crate::metrics::Counters;
+use crate::worker::Worker;
+
+/// What all threads of the process share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) idempotency: IdempotencyStore,
+    /// One per worker; only it writes.
+    pub(crate) counters: Vec<Counters>,
+    /// Open connections, for `Limits::connections`. Touched at accept and close only.
+    pub(crate) connections: AtomicUsize,
+    /// Request bodies being received, for `Limits::inflight_body_bytes`.
+    pub(crate) inflight_body_bytes: AtomicUsize,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// The pages of `fanfare demo`.
+    pub(crate) demo: Option<Demo>,
+}
+
+impl Shared {
+    /// Whether a signal to end has come.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Grace
+    }
+}
+
+/// A gateway that listens, and has not begun to serve.
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<std::net::TcpListener>,
+    admin: std::net::TcpListener,
+    /// The public address, with its real port.
+    pub address: SocketAddr,
+    /// The operators' address, with its real port.
+    pub admin_address: SocketAddr,
+}
+
+/// Ends a running server as a signal would.
+pub struct Stop(oneshot::Sender<()>);
+
+impl Stop {
+    /// Begins the drain.
+    pub fn stop(self) {
+        // A server that is already over is as stopped as can be.
+        let _ = self.0.send(());
+    }
+}
+
+impl Server {
+    /// Opens the listeners.
+    pub fn bind(config: Config, demo: Option<Demo>) -> anyhow::Result<Self> {
+        let limits = &config.limits;
+        let public = || format!("cannot listen on {}", config.listen);
+        let first = accept::listen(config.listen, limits, config.workers > 1).with_context(public)?;
+        // With port 0 the others follow where the first one went.
+        let address = first.local_addr().with_context(public)?;
+        let mut listeners = vec![first];
+        for _ in 1..config.workers {
+            listeners.push(accept::listen(address, limits, true).with_context(public)?);
+        }
+        let operators = || format!("cannot listen on {} for operators", config.admin);
+        let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
+        let admin_address = admin.local_addr().with_context(operators)?;
+        let shared = Arc::new(Shared {
+            dispatch: Dispatch { registry: registry(&config), inboxes: inboxes(&config) },
+            idempotency: IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age),
+            counters: (0..config.workers).map(|_| Counters::default()).collect(),
+            connections: AtomicUsize::new(0),
+            inflight_body_bytes: AtomicUsize::new(0),
+            phase: watch::Sender::new(Phase::Serving),
+            demo,
+            config,
+        });
+        Ok(Self { shared, listeners, admin, address, admin_address })
+    }
+
+    /// Serves until a signal or `stop` ends it, and the drain after that.
+    pub fn serve(self, on_ready: impl FnOnce(Stop)) -> anyhow::Result<()> {
+        let runtime = runtime().context("cannot start the control plane")?;
+        let (stop, stopped) = oneshot::channel();
+        runtime.block_on(async {
+            // Before anything is announced: a signal must find its handler.
+            let signals = Signals::new().context("cannot handle signals")?;
+            let admin = tokio::net::TcpListener::from_std(self.admin)?;
+            spawn_local(admin::run(Arc::clone(&self.shared), admin));
+            spawn_local(sweep(Arc::clone(&self.shared)));
+            let workers = start_workers(&self.shared, self.listeners)?;
+            on_ready(Stop(stop));
+            control(&self.shared, signals, stopped, workers).await
+        })
+    }
+}
+
+/// Forgets idle topics, now and then.
+async fn sweep(shared: Arc<Shared>) {
+    loop {
+        sleep(shared.config.limits.topic_idle).await;
+        let topics = shared.dispatch.registry.sweep();
+        if topics > 0 {
+            tracing::info!(topics, "idle topics are forgotten");
+        }
+    }
+}
+
+fn registry(config: &Config) -> Registry {
+    let limits =
+        RegistryLimits { topics_max: config.limits.topics, retained_bytes_max: config.limits.retained_bytes };
+    let rules = config.clone();
+    Registry::new(limits, move |topic| Retention { last_value: rules.settings(topic).last_value })
+}
+
+fn inboxes(config: &Config) -> AllInboxes {
+    AllInboxes((0..config.workers).map(|_| Inbox::new(&config.limits)).collect())
+}
+
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .event_interval(31)
+        .build_local(LocalOptions::default())
+}
+
+/// A worker's thread.
+type WorkerThread = JoinHandle<anyhow::Result<()>>;
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    listeners: Vec<std::net::TcpListener>,
+) -> anyhow::Result<Vec<WorkerThread>> {
+    let mut workers = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        let run = move || {
+            let runtime = runtime().context("cannot start a worker's runtime")?;
+            runtime.block_on(Worker::new(index, shared).run(listener))?;
+            Ok(())
+        };
+        workers.push(thread.spawn(run).context("cannot start a worker")?);
+    }
+    Ok(workers)
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// How often it is looked whether the workers are still there.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits for the first signal, leads the drain, and waits for the workers. A second signal ends the process at once.
+async fn control(
+    shared: &Shared,
+    mut signals: Signals,
+    stopped: oneshot::Receiver<()>,
+    workers: Vec<WorkerThread>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = signals.next() => {}
+        // A handle that was dropped will not stop anything.
+        () = async { if stopped.await.is_err() { std::future::pending().await } } => {}
+        () = any_ended(&workers) => {
+            anyhow::bail!("a worker ended: {}", end_of(workers));
+        }
+    }
+    tracing::info!("draining");
+    shared.phase.send_replace(Phase::Grace);
+    tokio::select! {
+        () = drain(shared, &workers) => {}
+        () = signals.next() => anyhow::bail!("ended by a second signal"),
+    }
+    for worker in workers {
+        worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+    }
+    tracing::info!("drained");
+    Ok(())
+}
+
+async fn drain(shared: &Shared, workers: &[WorkerThread]) {
+    sleep(shared.config.limits.drain_grace).await;
+    shared.phase.send_replace(Phase::Closing);
+    while !workers.iter().all(JoinHandle::is_finished) {
+        sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// A gateway without one of its workers is a trap for a part of its clients: better none.
+async fn any_ended(workers: &[WorkerThread]) {
+    while !workers.iter().any(JoinHandle::is_finished) {
+        sleep(WATCH_INTERVAL).await;
+    }
+}
+
+fn end_of(workers: Vec<WorkerThread>) -> String {
+    let ended = workers.into_iter().find(JoinHandle::is_finished).map(JoinHandle::join);
+    match ended {
+        Some(Ok(Err(error))) => format!("{error:#}"),
+        Some(Err(_)) => "it panicked".into(),
+        _ => "without a word".into(),
+    }
+}

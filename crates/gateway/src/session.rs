@@ -1,0 +1,281 @@
+//! What the server knows of one client, and how it answers: a state machine without I/O.
+//!
+//! A session turns a client's messages into calls of the shard and the registry. Frames it queues are written by whoever
+//! drives it.
+
+use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fanfare_fanout::{SlowPolicy, SubscribeError};
+use fanfare_registry::JoinError;
+use fanfare_wire::command::{self, Command, Start, Wanted};
+use fanfare_wire::event::{ErrorCode, Event, Refusal, Subscribed};
+use fanfare_wire::websocket::{self, OpCode, frame};
+use fanfare_wire::{Draft, FormatId, Kind, Topic, envelope};
+
+use crate::connection::Connection;
+use crate::error::ApiError;
+use crate::transport::disconnect::DisconnectReason;
+use crate::worker::{Worker, client_name};
+
+/// What kind of WebSocket was asked for in the handshake.
+#[derive(Debug, Clone)]
+pub(crate) enum Endpoint {
+    /// `/topics/{topic}`: payloads as posted, one topic.
+    Raw { topic: Topic, start: Start<'static> },
+    /// `/ws`: native JSON, many topics.
+    Native,
+}
+
+impl Endpoint {
+    pub(crate) fn format(&self) -> FormatId {
+        match self {
+            Self::Raw { .. } => FormatId::RAW,
+            Self::Native => FormatId::JSON,
+        }
+    }
+}
+
+/// A client's end, for the worker to carry out.
+type End = Result<(), DisconnectReason>;
+
+/// One client.
+pub(crate) struct Session {
+    endpoint: Endpoint,
+}
+
+impl Session {
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+
+    /// The first frames.
+    pub(crate) fn open(&self, worker: &Worker, connection: &Connection) -> End {
+        match &self.endpoint {
+            Endpoint::Raw { topic, start } => {
+                subscribe_raw(worker, connection, topic, start).map_err(|_| DisconnectReason::Refused)
+            }
+            Endpoint::Native => {
+                let limits = &worker.shared.config.limits;
+                let client = client_name(worker.index, connection.id);
+                let (ping, max_message) = (limits.ping_interval.as_secs(), limits.message_bytes);
+                answer(worker, connection, &Event::Welcome { client: &client, ping, max_message })
+            }
+        }
+    }
+
+    /// One frame of the client.
+    pub(crate) fn handle(
+        &self,
+        worker: &Worker,
+        connection: &Connection,
+        event: websocket::Event<'_>,
+    ) -> End {
+        connection.awaiting_pong.set(false);
+        match (event, &self.endpoint) {
+            (websocket::Event::Ping(payload), _) => {
+                worker.shard.borrow_mut().push_pong(connection.id, frame(OpCode::Pong, payload));
+                Ok(())
+            }
+            (websocket::Event::Pong(_), _) => Ok(()),
+            (websocket::Event::Close(close), _) => {
+                Err(DisconnectReason::PeerClosed(close.map(|(code, _)| code)))
+            }
+            (websocket::Event::Text(text), Endpoint::Native) => native(worker, connection, text),
+            (websocket::Event::Binary(_), Endpoint::Native) => Err(DisconnectReason::WrongType),
+            (websocket::Event::Text(text), Endpoint::Raw { topic, .. }) => {
+                publish_raw(worker, topic, Kind::Text, text.as_bytes())
+            }
+            (websocket::Event::Binary(payload), Endpoint::Raw { topic, .. }) => {
+                publish_raw(worker, topic, Kind::Binary, payload)
+            }
+        }
+    }
+}
+
+// === raw ===
+
+fn subscribe_raw(
+    worker: &Worker,
+    connection: &Connection,
+    topic: &Topic,
+    start: &Start<'_>,
+) -> Result<(), JoinError> {
+    let joined = worker.shared.dispatch.registry.join(topic, worker.index, start)?;
+    let policy = worker.shared.config.settings(topic).slow;
+    let subscribed =
+        worker.shard.borrow_mut().subscribe(connection.id, topic, policy, joined.position.offset);
+    if subscribed.is_err() {
+        // The connection was closed between the handshake and here; nobody is interested after all.
+        worker.leave(std::slice::from_ref(topic));
+        return Ok(());
+    }
+    worker.with_writer(|shard, writer, report| shard.replay(connection.id, &joined.replay, writer, report));
+    worker.settle();
+    Ok(())
+}
+
+/// A data frame on a topic's own WebSocket is published to it. The format has no way to say that it was not: the
+/// connection ends with a code that says try again.
+fn publish_raw(worker: &Worker, topic: &Topic, kind: Kind, payload: &[u8]) -> End {
+    match worker.publish(topic, vec![Draft::new(topic.clone(), kind, payload)]) {
+        Ok(_) => {
+            worker.counters().publishes.add(1);
+            Ok(())
+        }
+        Err(_) => {
+            worker.counters().refused_publishes.add(1);
+            Err(DisconnectReason::Refused)
+        }
+    }
+}
+
+// === native ===
+
+fn native(worker: &Worker, connection: &Connection, text: &str) -> End {
+    match command::parse(text) {
+        Ok(Command::Subscribe { id, topics }) => subscribe(worker, connection, id, &topics),
+        Ok(Command::Unsubscribe { id, topics }) => unsubscribe(worker, connection, id, &topics),
+        Ok(Command::Ping { id }) => answer(worker, connection, &Event::Pong { id, time: unix_ms() }),
+        Ok(Command::Publish { id, topic, data, event, key }) => {
+            let published = publish(worker, &topic, data.get(), event, key);
+            match published {
+                Ok((epoch, offset)) => answer(worker, connection, &Event::Published { id, epoch, offset }),
+                Err(error) => {
+                    worker.counters().refused_publishes.add(1);
+                    let (code, message) = (error.code, error.message.as_str());
+                    answer(worker, connection, &Event::Error { id, code, message })
+                }
+            }
+        }
+        Err(error) => {
+            let (id, message) = (error.id, error.message.as_str());
+            answer(worker, connection, &Event::Error { id, code: ErrorCode::BadRequest, message })
+        }
+    }
+}
+
+/// Subscribes to each topic for itself. The acknowledgement is queued before any message of the topics: nothing can come
+/// between, because nothing here waits.
+fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Wanted<'_>]) -> End {
+    let max = worker.shared.config.limits.subscriptions;
+    if topics.len() > max {
+        let message = format!("at most {max} topics in one request");
+        return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });
+    }
+    let mut replays = Vec::new();
+    let mut results = Vec::with_capacity(topics.len());
+    for wanted in topics {
+        results.push(match join(worker, connection, wanted) {
+            Ok((accepted, replay)) => {
+                replays.push(replay);
+                accepted
+            }
+            Err((code, message)) => {
+                let topic = clipped(&wanted.topic);
+                Subscribed::Refused { topic, error: Refusal { code, message } }
+            }
+        });
+    }
+    answer(worker, connection, &Event::Subscribed { id, topics: results })?;
+    worker.with_writer(|shard, writer, report| {
+        for replay in &replays {
+            shard.replay(connection.id, replay, writer, report);
+        }
+    });
+    worker.settle();
+    worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);
+    Ok(())
+}
+
+type Joining<'a> = (Subscribed<'a>, Vec<std::sync::Arc<fanfare_wire::Message>>);
+
+fn join<'a>(
+    worker: &Worker,
+    connection: &Connection,
+    wanted: &'a Wanted<'_>,
+) -> Result<Joining<'a>, (ErrorCode, &'static str)> {
+    let topic = Topic::new(&wanted.topic).map_err(|error| (ErrorCode::BadTopic, topic_advice(error)))?;
+    let mut shard = worker.shard.borrow_mut();
+    shard.may_subscribe(connection.id, &topic).map_err(|error| match error {
+        SubscribeError::TooMany => (ErrorCode::Limit, "the connection has as many subscriptions as it may"),
+        SubscribeError::Closing => (ErrorCode::Unavailable, "the connection is closing"),
+    })?;
+    let joined = worker.shared.dispatch.registry.join(&topic, worker.index, &wanted.start);
+    let mut joined = joined
+        .map_err(|JoinError::TooManyTopics| (ErrorCode::Limit, "the gateway has as many topics as it may"))?;
+    let settings = worker.shared.config.settings(&topic);
+    let new = shard.subscribe(connection.id, &topic, settings.slow, joined.position.offset).unwrap_or(false);
+    if !new {
+        // A connection gets one copy of a topic: a second subscription is acknowledged and replays nothing.
+        joined.replay.clear();
+    }
+    let accepted = Subscribed::Accepted {
+        topic: &wanted.topic,
+        epoch: joined.position.epoch,
+        offset: joined.position.offset,
+        recovered: joined.recovered,
+        replay: joined.replay.len(),
+        policy: (settings.slow == SlowPolicy::DropOldest).then_some("drop-oldest"),
+    };
+    Ok((accepted, joined.replay))
+}
+
+fn topic_advice(error: fanfare_wire::TopicError) -> &'static str {
+    use fanfare_wire::TopicError;
+    match error {
+        TopicError::Length => "a topic name has 1 to 200 bytes",
+        TopicError::Character => "a topic name consists of A-Z a-z 0-9 and _ = @ , . ; : ! -",
+        TopicError::EmptySegment => "a topic name has no empty segment",
+        TopicError::Wildcard => "wildcards are not supported here",
+    }
+}
+
+fn unsubscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Cow<'_, str>]) -> End {
+    let mut ended = Vec::new();
+    for name in topics {
+        let Ok(topic) = Topic::new(name) else { continue };
+        let last = worker.shard.borrow_mut().unsubscribe(connection.id, &topic);
+        if let Some(last) = last {
+            ended.push(&**name);
+            if last {
+                worker.leave(&[topic]);
+            }
+        }
+    }
+    answer(worker, connection, &Event::Unsubscribed { id, topics: ended })
+}
+
+fn publish(
+    worker: &Worker,
+    topic: &str,
+    data: &str,
+    event: Option<Cow<'_, str>>,
+    key: Option<Cow<'_, str>>,
+) -> Result<(fanfare_wire::Epoch, u64), ApiError> {
+    let refuse = |envelope::ItemError(message)| ApiError::bad_request(message);
+    let topic = Topic::new(topic)?;
+    envelope::check_event(event.as_deref()).map_err(refuse)?;
+    envelope::check_key(key.as_deref()).map_err(refuse)?;
+    let mut draft = Draft::new(topic.clone(), Kind::Json, data.as_bytes());
+    draft.event = event.map(|event| event.into_owned().into());
+    draft.key = key.map(|key| key.into_owned().into());
+    let admitted = worker.publish(&topic, vec![draft])?;
+    worker.counters().publishes.add(1);
+    Ok((admitted.epoch, admitted.last))
+}
+
+/// Queues an answer. A client that asks and does not read is closed.
+fn answer(worker: &Worker, connection: &Connection, event: &Event<'_>) -> End {
+    worker.shard.borrow_mut().push_control(connection.id, event.frame()).map_err(DisconnectReason::from)
+}
+
+/// A refused name is somebody's input of any length.
+fn clipped(name: &str) -> &str {
+    name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end])
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,142 @@
+//! Why the server closes a client: code, text, advice and metric label come from here.
+
+use fanfare_fanout::Eviction;
+use fanfare_wire::websocket::{CloseCode, Fault};
+
+/// The end of a connection, as the server sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DisconnectReason {
+    /// The peer sent a close frame; it is answered with its own code.
+    PeerClosed(Option<CloseCode>),
+    /// The socket ended without one.
+    PeerGone,
+    /// The peer's bytes broke RFC 6455 or a bound.
+    Fault(Fault),
+    /// A binary frame where only JSON text is read.
+    WrongType,
+    /// A frame the client published on a topic's raw WebSocket could not be taken.
+    Refused,
+    /// The outbox is full.
+    SlowConsumer,
+    /// Messages were dropped, and the format cannot say which.
+    Gap,
+    /// A ping stayed unanswered.
+    NoPong,
+    /// The server leaves.
+    Draining,
+}
+
+/// How many labels there are.
+pub(crate) const LABELS: usize = ALL_LABELS.len();
+
+/// Every label, in the order of [`DisconnectReason::index`].
+pub(crate) const ALL_LABELS: [&str; 11] = [
+    "peer_closed",
+    "peer_gone",
+    "protocol_error",
+    "bad_utf8",
+    "too_big",
+    "wrong_type",
+    "refused",
+    "slow_consumer",
+    "gap",
+    "no_pong",
+    "draining",
+];
+
+impl DisconnectReason {
+    /// The code of the close frame. A raw WebSocket says a drain in the code all libraries know.
+    pub(crate) fn code(self, native: bool) -> CloseCode {
+        match self {
+            Self::PeerClosed(code) => code.unwrap_or(CloseCode::NORMAL),
+            Self::PeerGone => CloseCode::GOING_AWAY,
+            Self::Fault(fault) => fault.close_code(),
+            Self::WrongType => CloseCode::UNSUPPORTED_DATA,
+            Self::Refused => CloseCode::TRY_AGAIN_LATER,
+            Self::SlowConsumer => CloseCode(4101),
+            Self::Gap => CloseCode(4203),
+            Self::NoPong => CloseCode(4201),
+            Self::Draining if native => CloseCode(4200),
+            Self::Draining => CloseCode::RESTART,
+        }
+    }
+
+    /// The reason of the close frame: plain words, fewer than 123 bytes.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::PeerClosed(_) | Self::PeerGone => String::new(),
+            Self::Fault(fault) => fault.to_string(),
+            Self::WrongType => "only text frames are read here".into(),
+            Self::Refused => "the message could not be published".into(),
+            Self::SlowConsumer => "slow consumer".into(),
+            Self::Gap => "messages were lost, resync".into(),
+            Self::NoPong => "no pong".into(),
+            Self::Draining => "draining".into(),
+        }
+    }
+
+    /// The value of the label `reason` of `fanfare_closes_total`.
+    pub(crate) fn label(self) -> &'static str {
+        ALL_LABELS[self.index()]
+    }
+
+    /// The row in [`ALL_LABELS`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::PeerClosed(_) => 0,
+            Self::PeerGone => 1,
+            Self::Fault(fault) => match fault.close_code() {
+                CloseCode::INVALID_PAYLOAD => 3,
+                CloseCode::TOO_BIG => 4,
+                _ => 2,
+            },
+            Self::WrongType => 5,
+            Self::Refused => 6,
+            Self::SlowConsumer => 7,
+            Self::Gap => 8,
+            Self::NoPong => 9,
+            Self::Draining => 10,
+        }
+    }
+
+    /// Whether what waits in the outbox is thrown away: the peer does not read it, or it makes no sense any more.
+    pub(crate) fn discards(self) -> bool {
+        !matches!(self, Self::PeerClosed(_) | Self::Draining | Self::Refused | Self::WrongType)
+    }
+}
+
+impl From<Eviction> for DisconnectReason {
+    fn from(eviction: Eviction) -> Self {
+        match eviction {
+            Eviction::SlowConsumer => Self::SlowConsumer,
+            Eviction::Gap => Self::Gap,
+            Eviction::PeerGone => Self::PeerGone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_counted_by_their_kind() {
+        fn check(fault: Fault, label: &str, code: u16) {
+            let reason = DisconnectReason::Fault(fault);
+            assert_eq!(
+                (reason.label(), reason.code(true), reason.code(false)),
+                (label, CloseCode(code), CloseCode(code))
+            );
+        }
+        check(Fault::Unmasked, "protocol_error", 1002);
+        check(Fault::TextNotUtf8, "bad_utf8", 1007);
+        check(Fault::MessageTooBig, "too_big", 1009);
+    }
+
+    #[test]
+    fn a_drain_has_a_code_for_each_kind_of_client() {
+        assert_eq!(DisconnectReason::Draining.code(true), CloseCode(4200));
+        assert_eq!(DisconnectReason::Draining.code(false), CloseCode::RESTART);
+        assert_eq!(DisconnectReason::Draining.label(), "draining");
+    }
+}

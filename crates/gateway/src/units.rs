@@ -1,0 +1,85 @@
+//! How counts, sizes and times are written in the configuration.
+
+#![expect(non_snake_case, reason = "the functions carry the names of `limits::Unit`'s variants")]
+
+use std::time::Duration;
+
+/// A whole number above 0.
+pub(crate) fn Count(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(0) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// A size above 0: bytes, or with the binary units of IEC 80000-13.
+pub(crate) fn Bytes(text: &str) -> Result<usize, String> {
+    let error = || format!("{text:?} is not a size such as 65536, 64KiB or 1MiB");
+    let (number, unit) = split(text);
+    let scale: usize = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(error()),
+    };
+    let number: usize = number.parse().map_err(|_| error())?;
+    number.checked_mul(scale).filter(|bytes| *bytes > 0).ok_or_else(error)
+}
+
+/// A time above 0.
+pub(crate) fn Time(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is not a time such as 250ms, 10s, 2m or 1h");
+    let (number, unit) = split(text);
+    let scale: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(error()),
+    };
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let milliseconds = number.checked_mul(scale).filter(|milliseconds| *milliseconds > 0);
+    milliseconds.map(Duration::from_millis).ok_or_else(error)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    (number, unit.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        fn bytes(text: &str, expect: Option<usize>) {
+            assert_eq!(Bytes(text).ok(), expect, "{text:?}");
+        }
+        bytes("65536", Some(65_536));
+        bytes("64KiB", Some(65_536));
+        bytes(" 1 MiB ", Some(1 << 20));
+        bytes("2GiB", Some(2 << 30));
+        bytes("64KB", None);
+        bytes("0", None);
+        bytes("", None);
+        bytes("-1", None);
+        bytes("99999999999999999999GiB", None);
+        bytes("18446744073709551615GiB", None);
+        fn time(text: &str, expect: Option<u64>) {
+            assert_eq!(Time(text).ok(), expect.map(Duration::from_millis), "{text:?}");
+        }
+        time("250ms", Some(250));
+        time("10s", Some(10_000));
+        time("2m", Some(120_000));
+        time("1h", Some(3_600_000));
+        time("10", None);
+        time("0s", None);
+        time("1.5s", None);
+        assert_eq!(Count("12"), Ok(12));
+        assert!(Count("0").is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! One worker: a thread with its own listener, runtime and shard.
+//!
+//! The root of the runtime is the fan-out loop; sessions, requests and timers are local tasks beside it. They reach the
+//! shard through the methods here, each of which borrows it for as long as it runs and never across an await.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fanfare_fanout::{Flushed, OutboxLimits, Progress, Report, Shard, ShardLimits, SubscriberId};
+use fanfare_registry::{AdmitError, Admitted};
+use fanfare_wire::event::Event;
+use fanfare_wire::websocket::{OpCode, close_frame, frame};
+use fanfare_wire::{Draft, FormatId, Topic};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::{spawn_local, yield_now};
+
+use crate::accept;
+use crate::connection::{Connection, Connections, Permit};
+use crate::drain;
+use crate::inbox::Handover;
+use crate::liveness::{self, Liveness};
+use crate::metrics::Counters;
+use crate::server::Shared;
+use crate::transport::disconnect::DisconnectReason;
+use crate::writer::InlineWriter;
+
+/// After this many sockets a pass lets reads, pings and handshakes go on.
+const SOCKETS_PER_STEP: usize = 256;
+
+/// What one read takes from a socket at most. One buffer serves all connections of a worker.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The state of a worker, shared by its local tasks.
+pub(crate) struct Worker {
+    /// Its shard's number in the process.
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shard: RefCell<Shard>,
+    pub(crate) connections: RefCell<Connections>,
+    pub(crate) liveness: RefCell<Liveness>,
+    /// Bytes just read, until they are parsed.
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    report: RefCell<Report>,
+    /// Open connections of all kinds: the drain waits for the last.
+    pub(crate) open: Cell<usize>,
+    /// Nothing is left to do.
+    pub(crate) finished: Notify,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let limits = &shared.config.limits;
+        let outbox = OutboxLimits {
+            bytes_max: limits.outbox_bytes,
+            messages_max: limits.outbox_messages,
+            control_bytes_max: limits.control_bytes,
+        };
+        let shard = Shard::new(ShardLimits { outbox, subscriptions_max: limits.subscriptions });
+        Rc::new(Self {
+            index,
+            shard: RefCell::new(shard),
+            connections: RefCell::default(),
+            liveness: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            report: RefCell::default(),
+            open: Cell::new(0),
+            finished: Notify::new(),
+            shared,
+        })
+    }
+
+    /// Runs until the drain is over.
+    pub(crate) async fn run(self: Rc<Self>, listener: std::net::TcpListener) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        spawn_local(accept::run(Rc::clone(&self), listener));
+        spawn_local(liveness::run(Rc::clone(&self)));
+        spawn_local(drain::run(Rc::clone(&self)));
+        let inbox = &self.shared.dispatch.inboxes.0[self.index];
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = inbox.take(&mut batch) => self.fan_out(&mut batch).await,
+                () = self.finished.notified() => return Ok(()),
+            }
+        }
+    }
+
+    /// One fan-out pass.
+    async fn fan_out(&self, batch: &mut Vec<Handover>) {
+        let oldest = batch.first().map(|handover| handover.admitted);
+        let messages = batch.drain(..).flat_map(|handover| handover.messages);
+        let mut pass = self.shard.borrow_mut().begin(messages);
+        loop {
+            let progress = {
+                let connections = self.connections.borrow();
+                let mut writer = InlineWriter { connections: &connections };
+                let report = &mut self.report.borrow_mut();
+                self.shard.borrow_mut().deliver(&mut pass, SOCKETS_PER_STEP, &mut writer, report)
+            };
+            self.settle();
+            if progress == Progress::Done {
+                break;
+            }
+            yield_now().await;
+        }
+        self.counters().passes.add(1);
+        if let Some(oldest) = oldest {
+            self.counters().fanout_seconds.observe(oldest.elapsed());
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters[self.index]
+    }
+
+    // === publish ===
+
+    /// Gives drafts their places and sends them on their way.
+    pub(crate) fn publish(&self, topic: &Topic, drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
+        let messages = drafts.len() as u64;
+        let bytes = drafts.iter().map(|draft| draft.payload_bytes() as u64).sum();
+        let admitted = self.shared.dispatch.publish(topic, drafts)?;
+        self.counters().messages.add(messages);
+        self.counters().message_bytes.add(bytes);
+        Ok(admitted)
+    }
+
+    // === subscribers ===
+
+    /// Makes a socket a subscriber.
+    pub(crate) fn connect(&self, stream: TcpStream, format: FormatId, permit: Permit) -> Rc<Connection> {
+        let native = format == FormatId::JSON;
+        let id = self.shard.borrow_mut().connect(format, native);
+        let connection = Rc::new(Connection::new(id, stream, native, permit));
+        self.connections.borrow_mut().insert(Rc::clone(&connection));
+        connection
+    }
+
+    /// Forgets a subscriber; its session is over.
+    pub(crate) fn disconnect(&self, connection: &Connection, reason: DisconnectReason) {
+        let mut left = Vec::new();
+        self.shard.borrow_mut().disconnect(connection.id, &mut left);
+        self.connections.borrow_mut().remove(connection.id);
+        self.leave(&left);
+        self.counters().closes[reason.index()].add(1);
+        tracing::debug!(client = %client_name(self.index, connection.id), reason = reason.label(), "closed");
+    }
+
+    /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
+    pub(crate) fn close(&self, connection: &Connection, reason: DisconnectReason) {
+        if connection.closing.get().is_some() {
+            return;
+        }
+        connection.closing.set(Some(reason));
+        let close = match reason {
+            DisconnectReason::PeerClosed(None) => frame(OpCode::Close, &[]),
+            _ => close_frame(reason.code(connection.native), &reason.text()),
+        };
+        let mut left = Vec::new();
+        {
+            let mut shard = self.shard.borrow_mut();
+            if reason == DisconnectReason::Draining && connection.native {
+                let code = reason.code(true).0;
+                let bye =
+                    Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
+                // A full outbox gets the close frame alone.
+                let _ = shard.push_control(connection.id, bye.frame());
+            }
+            shard.close(connection.id, close, reason.discards(), &mut left);
+        }
+        self.leave(&left);
+        if reason == DisconnectReason::PeerGone {
+            connection.expired.set(true);
+        } else {
+            let deadline = Instant::now() + self.shared.config.limits.close_timeout;
+            self.liveness.borrow_mut().expire_at(deadline, connection.id);
+        }
+        connection.wake();
+    }
+
+    /// Writes what waits for a subscriber.
+    pub(crate) fn flush(&self, id: SubscriberId) -> Flushed {
+        let flushed = self.with_writer(|shard, writer, report| shard.flush(id, writer, report));
+        self.settle();
+        flushed
+    }
+
+    /// Lends the shard together with what it writes through. [`settle`](Self::settle) comes after.
+    pub(crate) fn with_writer<R>(
+        &self,
+        run: impl FnOnce(&mut Shard, &mut InlineWriter<'_>, &mut Report) -> R,
+    ) -> R {
+        let connections = self.connections.borrow();
+        let mut writer = InlineWriter { connections: &connections };
+        run(&mut self.shard.borrow_mut(), &mut writer, &mut self.report.borrow_mut())
+    }
+
+    /// Acts on what a step of the shard reported.
+    pub(crate) fn settle(&self) {
+        let mut report = self.report.borrow_mut();
+        let counters = self.counters();
+        counters.deliveries.add(std::mem::take(&mut report.deliveries));
+        counters.delivery_bytes.add(std::mem::take(&mut report.bytes));
+        counters.writes.add(std::mem::take(&mut report.writes));
+        counters.dropped.add(std::mem::take(&mut report.dropped));
+        counters.blocked.add(report.blocked.len() as u64);
+        counters.outbox_bytes.set(self.shard.borrow().outbox_bytes() as u64);
+        for id in report.blocked.drain(..) {
+            if let Some(connection) = self.connections.borrow().get(id) {
+                // Its task waits for writability from now on.
+                connection.wake();
+            }
+        }
+        if report.evicted.is_empty() {
+            return;
+        }
+        let evicted = std::mem::take(&mut report.evicted);
+        drop(report);
+        for (id, eviction) in evicted {
+            let connection = self.connections.borrow().get(id).cloned();
+            if let Some(connection) = connection {
+                self.close(&connection, eviction.into());
+            }
+        }
+    }
+
+    /// Takes back this shard's interest in topics that lost their last subscriber here.
+    pub(crate) fn leave(&self, topics: &[Topic]) {
+        for topic in topics {
+            self.shared.dispatch.registry.leave(topic, self.index);
+        }
+        self.counters().subscribed_topics.set(self.shard.borrow().topics() as u64);
+    }
+}
+
+/// Names a connection in the welcome and in logs.
+pub(crate) fn client_name(worker: usize, id: SubscriberId) -> String {
+    format!("{worker:x}-{:x}-{:x}", id.slot, id.generation)
+}

@@ -1,0 +1,115 @@
+//! A gateway of a test's own: the real program, on ports of its own, ended with the test.
+
+#![allow(dead_code, reason = "each test program uses its own part of it")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Waits end here, and the test fails: far more than anything needs on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `fanfare serve` (or `demo`).
+pub struct Gateway {
+    process: Child,
+    /// The public address.
+    pub address: SocketAddr,
+    /// The operators' address.
+    pub admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts `fanfare serve` with two workers and `args` behind.
+    pub fn start(args: &[&str]) -> Self {
+        Self::start_command("serve", args)
+    }
+
+    /// Starts `fanfare demo`.
+    pub fn demo(args: &[&str]) -> Self {
+        Self::start_command("demo", args)
+    }
+
+    fn start_command(command: &str, args: &[&str]) -> Self {
+        let mut process = fanfare()
+            .args([command, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut output = BufReader::new(process.stdout.take().expect("its output is a pipe"));
+        let mut text = String::new();
+        let (mut address, mut admin) = (None, None);
+        while address.is_none() || admin.is_none() {
+            text.clear();
+            assert!(output.read_line(&mut text).expect("its output is text") > 0, "the gateway ended at once");
+            for found in addresses(&text) {
+                if address.is_none() {
+                    address = Some(found);
+                } else if Some(found) != address {
+                    admin = Some(found);
+                }
+            }
+        }
+        // Nothing else it prints may block it.
+        std::thread::spawn(move || output.read_to_string(&mut String::new()));
+        Self { process, address: address.expect("checked"), admin: admin.expect("checked") }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// `http://…`
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// `ws://…`
+    pub fn ws_url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address)
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "the gateway is gone");
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gateway does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The program, with an environment that says nothing.
+pub fn fanfare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FANFARE_")) {
+        command.env_remove(name);
+    }
+    command.env("FANFARE_LOG", "warn,fanfare=error");
+    command
+}
+
+/// Every `127.0.0.1:PORT` in a line.
+fn addresses(line: &str) -> Vec<SocketAddr> {
+    line.split(|character: char| !(character.is_ascii_digit() || matches!(character, '.' | ':')))
+        .filter_map(|word| word.trim_end_matches([',', '.']).trim_start_matches(':').parse().ok())
+        .collect()
+}
