@@ -1,2 +1,52 @@
-//! placeholder
-fn main() {}
+//! `fanfare-load`: puts load on a Fanfare gateway, checks that every message arrived, and measures what it took.
+//!
+//!     quick ─┬─► subscriber threads (crowd): connect, read (scanner), check and count (recorder)
+//!            ├─► publisher threads: what is due (schedule) is posted (payload)
+//!            └─► report: text and JSON, with the server's CPU and memory (process)
+//!     floor ───► a server that only writes, to compare with
+//!
+//! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
+//! disconnected, or the server could not be reached; 2 when the command line is wrong.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+
+use args::{Args, Command};
+
+mod args;
+mod connection;
+mod crowd;
+mod floor;
+mod http;
+mod payload;
+mod process;
+mod progress;
+mod publisher;
+mod quick;
+mod recorder;
+mod report;
+mod scanner;
+mod schedule;
+mod subscriber;
+mod websocket;
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Quick(options) => {
+            if let Err(problem) = options.check() {
+                Args::command().error(ErrorKind::ValueValidation, problem).exit();
+            }
+            quick::run(&options)
+        }
+        Command::Floor(options) => floor::run(&options).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("fanfare-load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! What a run found, as JSON and as text, and whether it passed.
+//!
+//! `delivered` counts different messages, each once per subscriber: `delivered + lost = expected + unexpected`.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::args::Quick;
+use crate::process::Sample;
+use crate::publisher::Published;
+use crate::recorder::Tally;
+
+pub(crate) use text::most_frequent;
+
+mod text;
+
+/// A thread that runs, or waits for a core, longer than this part of the time has no room left.
+const BUSY_MAX: f64 = 0.9;
+/// A publisher later than this, in microseconds, measures itself.
+const LATENESS_P99_MAX_US: f64 = 2_000.0;
+
+/// All that a run leaves behind.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// Subscribers of each topic when publishing began.
+    pub(crate) connected: Vec<u64>,
+    pub(crate) connect_seconds: f64,
+    pub(crate) tally: Tally,
+    /// For each subscriber its topic and how many different messages it received.
+    pub(crate) unique: Vec<(usize, u64)>,
+    pub(crate) published: Published,
+    /// The beginning and the end of the window, if it was reached.
+    pub(crate) edges: Option<(Edge, Edge)>,
+    /// The length of the window, up to an interruption.
+    pub(crate) window_seconds: f64,
+    pub(crate) resident_before: Option<u64>,
+    pub(crate) resident_connected: Option<u64>,
+    pub(crate) cut_off: bool,
+    pub(crate) interrupted: bool,
+}
+
+/// The state of things at one end of the window.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) server: Option<Sample>,
+    pub(crate) generator: Sample,
+    pub(crate) delivered: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    tool: &'static str,
+    version: &'static str,
+    options: Quick,
+    interrupted: bool,
+    pub(crate) passed: bool,
+    /// Why it did not pass.
+    problems: Vec<String>,
+    connections: Connections,
+    delivery: Delivery,
+    latency_us: Quantiles,
+    publish: Publish,
+    server: Option<Server>,
+    generator: Generator,
+}
+
+#[derive(Debug, Serialize)]
+struct Connections {
+    asked: u64,
+    connected: u64,
+    seconds: f64,
+    failures: BTreeMap<String, u64>,
+    disconnected: u64,
+    disconnects: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Delivery {
+    expected: u64,
+    delivered: u64,
+    lost: u64,
+    /// Messages were still arriving when the drain ended: what counts as lost may only be late.
+    cut_off: bool,
+    /// Delivered although not acknowledged: the answer to its POST did not come.
+    unexpected: u64,
+    repeated: u64,
+    out_of_order: u64,
+    offsets_back: u64,
+    malformed: u64,
+    gaps: u64,
+    gap_messages: u64,
+    /// Over the window.
+    per_second: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Publish {
+    asked_per_second: f64,
+    /// Messages due in the window and sent in it.
+    achieved_per_second: f64,
+    rate_error: f64,
+    posts: u64,
+    sent: u64,
+    acknowledged: u64,
+    skipped: u64,
+    unanswered_posts: u64,
+    posts_by_status: BTreeMap<u16, u64>,
+    ack_us: Quantiles,
+    lateness_us: Quantiles,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantiles {
+    count: u64,
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p99_9: f64,
+    max: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    pid: u32,
+    /// User and system time; of one core.
+    cpu_share: Option<f64>,
+    cpu_us_per_delivery: Option<f64>,
+    resident_bytes_before: u64,
+    resident_bytes_connected: u64,
+    resident_bytes_per_connection: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Generator {
+    /// Of one core, all threads together.
+    cpu_share: Option<f64>,
+    cpu_us_per_delivery: Option<f64>,
+    threads: Vec<ThreadShare>,
+    was_bottleneck: bool,
+    bottleneck: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ThreadShare {
+    name: String,
+    running: f64,
+    waiting: f64,
+}
+
+impl Report {
+    pub(crate) fn new(options: &Quick, findings: &Findings) -> Self {
+        let (tally, published) = (&findings.tally, &findings.published);
+        let delivered_in_window =
+            findings.edges.as_ref().map_or(0, |(from, to)| to.delivered - from.delivered);
+        let window_seconds =
+            findings.edges.as_ref().map_or(0.0, |(from, to)| to.generator.seconds_since(&from.generator));
+        let delivery =
+            Delivery::new(findings, per(delivered_in_window as f64, window_seconds).unwrap_or(0.0));
+        let connections = Connections {
+            asked: options.subscribers as u64,
+            connected: findings.connected.iter().sum(),
+            seconds: findings.connect_seconds,
+            failures: tally.failures.clone(),
+            disconnected: tally.disconnects.values().sum(),
+            disconnects: tally.disconnects.clone(),
+        };
+        let achieved = per(published.sent_in_window as f64, findings.window_seconds).unwrap_or(0.0);
+        let publish = Publish {
+            asked_per_second: options.rate,
+            achieved_per_second: achieved,
+            rate_error: per(achieved - options.rate, options.rate).unwrap_or(0.0),
+            posts: published.posts,
+            sent: published.sent,
+            acknowledged: published.acknowledged.iter().sum(),
+            skipped: published.skipped,
+            unanswered_posts: published.unanswered,
+            posts_by_status: published.statuses.clone(),
+            ack_us: Quantiles::of(&published.answered),
+            lateness_us: Quantiles::of(&published.lateness),
+        };
+        let generator = Generator::new(findings, delivered_in_window, publish.lateness_us.p99);
+        let problems = problems(options, &connections, &delivery, &publish);
+        Self {
+            tool: "fanfare-load",
+            version: env!("CARGO_PKG_VERSION"),
+            options: options.clone(),
+            interrupted: findings.interrupted,
+            passed: problems.is_empty(),
+            problems,
+            server: Server::new(options, findings, connections.connected, delivered_in_window),
+            connections,
+            delivery,
+            latency_us: Quantiles::of(&tally.latency),
+            publish,
+            generator,
+        }
+    }
+}
+
+impl Delivery {
+    fn new(findings: &Findings, per_second: f64) -> Self {
+        let (tally, acknowledged) = (&findings.tally, &findings.published.acknowledged);
+        let expected =
+            findings.connected.iter().zip(acknowledged).map(|(subscribers, count)| subscribers * count).sum();
+        let (mut lost, mut unexpected) = (0, 0);
+        for &(topic, unique) in &findings.unique {
+            lost += acknowledged[topic].saturating_sub(unique);
+            unexpected += unique.saturating_sub(acknowledged[topic]);
+        }
+        Self {
+            expected,
+            delivered: findings.unique.iter().map(|(_, unique)| unique).sum(),
+            lost,
+            cut_off: findings.cut_off,
+            unexpected,
+            repeated: tally.repeated,
+            out_of_order: tally.out_of_order,
+            offsets_back: tally.offsets_back,
+            malformed: tally.malformed,
+            gaps: tally.gaps,
+            gap_messages: tally.gap_messages,
+            per_second,
+        }
+    }
+}
+
+impl Quantiles {
+    /// In microseconds, of nanoseconds.
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            count: histogram.len(),
+            mean: histogram.mean() / 1e3,
+            p50: at(0.50),
+            p90: at(0.90),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+impl Server {
+    fn new(options: &Quick, findings: &Findings, connected: u64, delivered: u64) -> Option<Self> {
+        let (before, after) = (findings.resident_before?, findings.resident_connected?);
+        let samples =
+            findings.edges.as_ref().and_then(|(from, to)| Some((from.server.as_ref()?, to.server.as_ref()?)));
+        let cpu = samples.map(|(from, to)| (to.cpu_since(from).as_secs_f64(), to.seconds_since(from)));
+        Some(Self {
+            pid: options.pid?,
+            cpu_share: cpu.map(|(cpu, wall)| cpu / wall),
+            cpu_us_per_delivery: cpu.and_then(|(cpu, _)| per(cpu * 1e6, delivered as f64)),
+            resident_bytes_before: before,
+            resident_bytes_connected: after,
+            resident_bytes_per_connection: per(after as f64 - before as f64, connected as f64),
+        })
+    }
+}
+
+impl Generator {
+    fn new(findings: &Findings, delivered: u64, lateness_p99_us: f64) -> Self {
+        let samples = findings.edges.as_ref().map(|(from, to)| (&from.generator, &to.generator));
+        let cpu = samples.map(|(from, to)| (to.cpu_since(from).as_secs_f64(), to.seconds_since(from)));
+        let mut threads = samples.map_or_else(Vec::new, |(from, to)| to.shares_since(from));
+        threads
+            .retain(|thread| thread.name.starts_with("subscriber-") || thread.name.starts_with("publisher-"));
+        let mut bottleneck: Vec<_> = threads
+            .iter()
+            .filter(|thread| thread.running + thread.waiting > BUSY_MAX)
+            .map(|thread| format!("{} had no time left", thread.name))
+            .collect();
+        if lateness_p99_us > LATENESS_P99_MAX_US {
+            bottleneck.push(format!("publishing was {:.1} ms late at p99", lateness_p99_us / 1e3));
+        }
+        Self {
+            cpu_share: cpu.map(|(cpu, wall)| cpu / wall),
+            cpu_us_per_delivery: cpu.and_then(|(cpu, _)| per(cpu * 1e6, delivered as f64)),
+            threads: threads
+                .into_iter()
+                .map(|share| ThreadShare { name: share.name, running: share.running, waiting: share.waiting })
+                .collect(),
+            was_bottleneck: !bottleneck.is_empty(),
+            bottleneck,
+        }
+    }
+}
+
+fn problems(
+    options: &Quick,
+    connections: &Connections,
+    delivery: &Delivery,
+    publish: &Publish,
+) -> Vec<String> {
+    let counts = [
+        (connections.asked - connections.connected, "subscribers did not connect"),
+        (connections.disconnected, "subscribers were disconnected"),
+        (delivery.lost, "messages lost"),
+        (delivery.repeated, "messages repeated"),
+        (delivery.out_of_order, "messages out of order"),
+        (delivery.offsets_back, "offsets not above the one before"),
+        (delivery.malformed, "frames malformed"),
+    ];
+    let found = counts.into_iter().filter(|(count, _)| *count > 0);
+    let mut problems: Vec<_> = found.map(|(count, what)| format!("{count} {what}")).collect();
+    // A run that delivered nothing because nothing was accepted has shown nothing.
+    if options.rate > 0.0 && publish.acknowledged == 0 {
+        problems.push("no message was acknowledged".to_owned());
+    }
+    problems
+}
+
+fn per(amount: f64, count: f64) -> Option<f64> {
+    (count > 0.0).then(|| amount / count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(acknowledged: &[u64], unique: &[(usize, u64)]) -> Findings {
+        let mut published = Published::new(acknowledged.len());
+        published.acknowledged = acknowledged.to_vec();
+        let mut connected = vec![0; acknowledged.len()];
+        unique.iter().for_each(|&(topic, _)| connected[topic] += 1);
+        Findings {
+            connected,
+            connect_seconds: 0.1,
+            tally: Tally::new(),
+            unique: unique.to_vec(),
+            published,
+            edges: None,
+            window_seconds: 0.0,
+            resident_before: None,
+            resident_connected: None,
+            cut_off: false,
+            interrupted: false,
+        }
+    }
+
+    #[test]
+    fn what_is_expected_is_acknowledged_messages_times_subscribers_of_each_topic() {
+        let check = |acknowledged: &[u64], unique: &[(usize, u64)], expect: (u64, u64, u64, u64)| {
+            let delivery = Delivery::new(&findings(acknowledged, unique), 0.0);
+            let found = (delivery.expected, delivery.delivered, delivery.lost, delivery.unexpected);
+            assert_eq!(found, expect);
+            assert_eq!(delivery.delivered + delivery.lost, delivery.expected + delivery.unexpected);
+        };
+        check(&[10, 5], &[(0, 10), (0, 10), (1, 5)], (25, 25, 0, 0));
+        check(&[10, 5], &[(0, 10), (0, 7), (1, 0)], (25, 17, 8, 0));
+        check(&[10, 5], &[(0, 11), (0, 9), (1, 5)], (25, 25, 1, 1));
+        check(&[3], &[], (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_run_passes_only_if_nothing_went_wrong() {
+        let options = |rate| {
+            use clap::Parser as _;
+            let flags = format!("fanfare-load quick --subscribers 2 --rate {rate}");
+            match crate::args::Args::try_parse_from(flags.split(' ')).unwrap().command {
+                crate::args::Command::Quick(options) => options,
+                crate::args::Command::Floor(_) => panic!("quick was asked for"),
+            }
+        };
+        let check = |rate, change: &dyn Fn(&mut Findings), problems: &[&str]| {
+            let mut findings = findings(&[10], &[(0, 10), (0, 10)]);
+            change(&mut findings);
+            let report = Report::new(&options(rate), &findings);
+            assert_eq!(report.problems, problems);
+            assert_eq!(report.passed, problems.is_empty());
+            assert_eq!(report.text().contains("raise --drain"), findings.cut_off);
+            assert!(report.text().contains(if report.passed { "passed" } else { "FAILED" }));
+        };
+        check(50, &|_| {}, &[]);
+        check(50, &|findings| findings.unique[1].1 = 9, &["1 messages lost"]);
+        check(50, &|findings| findings.tally.repeated = 3, &["3 messages repeated"]);
+        check(50, &|findings| findings.connected[0] = 1, &["1 subscribers did not connect"]);
+        let disconnect = |findings: &mut Findings| {
+            findings.tally.disconnects.insert("4101".to_owned(), 2);
+        };
+        check(50, &disconnect, &["2 subscribers were disconnected"]);
+        let refuse = |findings: &mut Findings| {
+            findings.published.acknowledged[0] = 0;
+            findings.unique.iter_mut().for_each(|(_, unique)| *unique = 0);
+        };
+        check(50, &refuse, &["no message was acknowledged"]);
+        let cut = |findings: &mut Findings| {
+            findings.cut_off = true;
+            findings.unique[0].1 = 4;
+        };
+        check(50, &cut, &["6 messages lost"]);
+        check(0, &refuse, &[]);
+    }
+}
