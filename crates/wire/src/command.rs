@@ -131,7 +131,7 @@ pub fn parse(text: &str) -> Result<Command<'_>, CommandError> {
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| CommandError {
         id: serde_json::from_str::<IdOnly>(text).ok().and_then(|only| only.id),
-        message: format!("not a command: {error}"),
+        message: format!("not a command: {}", raw::clipped(&error)),
     })?;
     let id = fields.id;
     let refuse = |message: String| CommandError { id, message };
@@ -227,6 +227,12 @@ mod tests {
             panic!("not an unsubscribe");
         };
         assert_eq!(topics, ["a", "b"]);
+    }
+
+    #[test]
+    fn an_error_is_short_whatever_the_command() {
+        let text = format!(r#"{{"type":"ping","id":"{}"}}"#, "\u{7f}".repeat(60_000));
+        assert!(parse(&text).unwrap_err().message.len() < 1_000);
     }
 
     #[test]

@@ -69,8 +69,8 @@ pub fn parse(item: &[u8]) -> Result<Item<'_>, ItemError> {
     if !text.trim_start().starts_with('{') {
         return refuse("an item is a JSON object");
     }
-    let fields: Fields<'_> =
-        serde_json::from_str(text).map_err(|error| ItemError(format!("not an item: {error}")))?;
+    let fields: Fields<'_> = serde_json::from_str(text)
+        .map_err(|error| ItemError(format!("not an item: {}", raw::clipped(&error))))?;
     let topics = match (fields.topic, fields.topics) {
         (Some(topic), None) => vec![topic],
         (None, Some(topics)) if !topics.is_empty() => topics,
@@ -95,7 +95,7 @@ pub fn parse(item: &[u8]) -> Result<Item<'_>, ItemError> {
 
 /// The items of a JSON body: the elements of an array, or the body itself.
 pub fn elements(body: &[u8]) -> Result<Vec<&RawValue>, ItemError> {
-    let error = |error: serde_json::Error| ItemError(format!("the body is not valid JSON: {error}"));
+    let error = |error| ItemError(format!("the body is not valid JSON: {}", raw::clipped(&error)));
     let text = std::str::from_utf8(body).map_err(|_| ItemError("the body is not UTF-8".into()))?;
     if text.trim_start().starts_with('[') {
         serde_json::from_str(text).map_err(error)
@@ -164,6 +164,12 @@ mod tests {
         check(b"{\"topic\":\"a\",\"data\":1,\"event\":\"a\\nb\"}", "control");
         check(b"{\"topic\":\"a\",\"data\":1,\"key\":\"\"}", "1 to 200");
         check(b"{\"topic\":1,\"data\":1}", "not an item");
+    }
+
+    #[test]
+    fn an_error_is_short_whatever_the_item() {
+        let item = format!(r#"{{"topics":"{}","data":1}}"#, "\u{7f}".repeat(60_000));
+        assert!(parse(item.as_bytes()).unwrap_err().0.len() < 1_000);
     }
 
     #[test]

@@ -108,11 +108,10 @@ impl Draft {
 
 /// JSON on one line.
 fn unbroken(payload: &[u8]) -> Cow<'_, [u8]> {
-    let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
-    if !payload.iter().any(is_break) {
+    if memchr::memchr2(b'\r', b'\n', payload).is_none() {
         return Cow::Borrowed(payload);
     }
-    payload.iter().map(|byte| if is_break(byte) { b' ' } else { *byte }).collect()
+    payload.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
 }
 
 /// A published message. Shared by `Arc`, one clone per interested shard.

@@ -1,0 +1,45 @@
+//! From drafts to messages with a place, kept and handed over. Elements are messages.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use fanfare_benches::{DiscardingInboxes, json_payload, topic};
+use fanfare_registry::{Registry, RegistryLimits, Retention};
+use fanfare_wire::command::Start;
+use fanfare_wire::{Draft, Kind, Topic};
+
+const LIMITS: RegistryLimits = RegistryLimits { topics_max: 100_000, retained_bytes_max: 256 << 20 };
+/// Topics beside the one admitted to, so that finding it is not finding the only one.
+const OTHER_TOPICS: usize = 1000;
+
+fn admit(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("admit");
+    for shards in [0, 1, 4] {
+        for messages in [1, 20] {
+            let topic = topic(0);
+            let registry = registry(&topic, shards);
+            let draft = Draft::new(topic.clone(), Kind::Json, &json_payload(128));
+            group.throughput(Throughput::Elements(messages as u64));
+            group.bench_function(format!("{shards} shards, {messages} messages"), |bench| {
+                bench.iter_batched(
+                    || vec![draft.clone(); messages],
+                    |drafts| registry.admit(&topic, drafts, &DiscardingInboxes),
+                    BatchSize::SmallInput,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A registry in which `shards` shards are interested in `topic`.
+fn registry(topic: &Topic, shards: usize) -> Registry {
+    let registry = Registry::new(LIMITS, |_| Retention { last_value: true });
+    let others = (1..=OTHER_TOPICS).map(|index| (fanfare_benches::topic(index), 0));
+    let interested = (0..shards).map(|shard| (topic.clone(), shard));
+    for (topic, shard) in others.chain(interested) {
+        registry.join(&topic, shard, &Start::Live).expect("the bound is far");
+    }
+    registry
+}
+
+criterion_group!(benches, admit);
+criterion_main!(benches);
