@@ -50,12 +50,15 @@ fn topic(symbol: &str) -> String {
     format!("ticker.{symbol}")
 }
 
+/// Not every browser counts a WebSocket to the page's own host as `'self'`.
+const CONTENT_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:";
+
 /// A page's answer. Nothing on it comes from another host, and nothing in it is inline.
 pub(crate) fn response(content_type: &'static str, bytes: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
@@ -101,6 +104,9 @@ fn post_from_a_thread(address: SocketAddr, symbols: usize, rate: f64, stop: Stop
 /// Longest pause after an answer that says try again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Longest time without a trade.
+const GAP_MAX: Duration = Duration::from_secs(2);
+
 fn post(address: SocketAddr, symbols: usize, rate: f64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -120,8 +126,11 @@ fn post(address: SocketAddr, symbols: usize, rate: f64) -> anyhow::Result<()> {
             tick.write_json(&mut price);
             match publisher.publish(&topic, Payload::json(price)).await {
                 Ok(_) => pause = Duration::from_millis(100),
-                Err(PublishError::Refused(refusal)) if refusal.status < 500 => anyhow::bail!(refusal),
-                // Busy or leaving: a market goes on later.
+                Err(error @ PublishError::Request(_)) => anyhow::bail!(error),
+                Err(PublishError::Refused(refusal)) if matches!(refusal.status, 400..=407 | 409..=428) => {
+                    anyhow::bail!(refusal)
+                }
+                // Busy, slow or leaving: a market goes on later.
                 Err(_) => {
                     sleep(pause.mul_f64(fastrand::f64())).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -129,7 +138,8 @@ fn post(address: SocketAddr, symbols: usize, rate: f64) -> anyhow::Result<()> {
             }
             if opening.is_empty() {
                 // Trades come as they come: the time between two of a steady stream is exponentially distributed.
-                sleep(Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate)).await;
+                let gap = Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate);
+                sleep(gap.min(GAP_MAX)).await;
             }
         }
     })

@@ -36,17 +36,23 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     let hard_end = Instant::now() + worker.shared.config.limits.drain_timeout;
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     let window_end = (Instant::now() + worker.shared.config.limits.drain_window).min(hard_end);
-    // Newcomers of the grace are closed with the others: the list is looked at anew in each step.
+    // Those whose turn has come, fractions included: few connections are spread as evenly as many. Newcomers of the grace
+    // are closed with the others, because all are counted anew in each step.
+    let mut due = 0.0;
     while worker.open.get() > 0 && Instant::now() < hard_end {
-        let count = {
-            let open = worker.shard.borrow().len();
-            let steps = window_end.saturating_duration_since(Instant::now()).as_nanos() / STEP.as_nanos();
-            open.div_ceil(steps as usize + 1)
-        };
-        close_some(&worker, count);
+        let steps_left = window_end.saturating_duration_since(Instant::now()).div_duration_f64(STEP);
+        due += open_sessions(&worker) as f64 / steps_left.max(1.0);
+        close_some(&worker, due as usize);
+        due = due.fract();
         sleep(STEP).await;
     }
     worker.finished.notify_one();
+}
+
+/// Sessions that were not told yet.
+fn open_sessions(worker: &Worker) -> usize {
+    let connections = worker.connections.borrow();
+    connections.every(0, 1).filter(|connection| connection.closing.get().is_none()).count()
 }
 
 fn close_some(worker: &Worker, count: usize) {

@@ -10,6 +10,10 @@ use fanfare_gateway::demo;
 use fanfare_gateway::server::Server;
 use tracing_subscriber::EnvFilter;
 
+/// Handshakes leave short-lived buffers between long-lived sessions; this allocator keeps the two apart.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let action = match args::action(&args::command().get_matches()) {
         Ok(action) => action,

@@ -112,6 +112,7 @@ fn subscribe_raw(
     }
     worker.with_writer(|shard, writer, report| shard.replay(connection.id, &joined.replay, writer, report));
     worker.settle();
+    worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);
     Ok(())
 }
 

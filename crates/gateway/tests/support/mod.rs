@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of it")]
 
+pub mod metrics;
+pub mod peer;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -42,7 +45,10 @@ impl Gateway {
         let (mut address, mut admin) = (None, None);
         while address.is_none() || admin.is_none() {
             text.clear();
-            assert!(output.read_line(&mut text).expect("its output is text") > 0, "the gateway ended at once");
+            assert!(
+                output.read_line(&mut text).expect("its output is text") > 0,
+                "the gateway ended at once"
+            );
             for found in addresses(&text) {
                 if address.is_none() {
                     address = Some(found);

@@ -1,0 +1,111 @@
+//! The gateway and the clients that people use, as stories: each has a gateway of its own and a client to meet.
+//!
+//! What the stories need is installed by itself, once, under the target directory (see [`tools`]); where that cannot be,
+//! they are ignored, and the reason is printed. `FANFARE_CLIENTS=off` ignores all of them and installs nothing.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod autobahn;
+mod script;
+mod tools;
+
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use script::Script;
+use support::Gateway;
+use tools::{Tool, Unusable};
+
+/// Stories wait more than they compute, so more of them run at once than there are cores.
+const STORIES_AT_ONCE: usize = 4;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
+    libtest_mimic::run(&arguments, stories()).exit_code()
+}
+
+fn stories() -> Vec<Trial> {
+    use Tool::{Chromium, Curl, HaProxy, Node, Python};
+    // The longest come first.
+    vec![
+        story("autobahn::behaviour", &[Python], autobahn::behaviour),
+        story("autobahn::large_and_many_messages", &[Python], autobahn::large_and_many_messages),
+        story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
+        story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
+        told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
+        told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
+        told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),
+        told("websockets::frames_are_published", &[Python], "python/websockets_publish.py"),
+        told("websockets::many_topics_on_one_socket", &[Python], "python/websockets_native.py"),
+        told("aiohttp::subscribes", &[Python], "python/aiohttp_subscribe.py"),
+        told("aiohttp::publishes_in_every_shape", &[Python], "python/aiohttp_publish.py"),
+        told("tornado::subscribes", &[Python], "python/tornado_subscribe.py"),
+        told("ws::raw_and_native", &[Node], "node/ws.mjs"),
+        told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
+    ]
+}
+
+/// A story that a script tells alone, about a gateway with its defaults.
+fn told(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
+    story(name, tools, move || Script::of(&Gateway::start(&[]), script, tools)?.run())
+}
+
+fn story(
+    name: &'static str,
+    tools: &'static [Tool],
+    tell: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if std::env::var("FANFARE_CLIENTS").is_ok_and(|value| value == "off") {
+            return Ok(Completion::ignored_with("FANFARE_CLIENTS is off"));
+        }
+        for tool in tools {
+            match tool.path() {
+                Ok(_) => {}
+                Err(Unusable::NoInstaller(reason)) => return Ok(Completion::ignored_with(reason)),
+                Err(Unusable::NotInstalled(reason)) => return Err(reason.into()),
+            }
+        }
+        tell().map(|()| Completion::Completed)
+    })
+}
+
+/// Two gateways behind the balancer of `deploy/haproxy`; the script starts the second, and ends the first.
+fn rolling_restart() -> Result<(), Failed> {
+    // The balancer looks once a second, and has to see it twice.
+    let mut first = Gateway::start(&["--drain-grace", "6s", "--drain-window", "500ms"]);
+    Script::of(&first, "python/haproxy.py", &[Tool::Python, Tool::HaProxy])?.run()?;
+    let status = first.wait();
+    if status.success() { Ok(()) } else { Err(format!("the drained gateway ended with {status}").into()) }
+}
+
+/// The page of `fanfare demo`. The script ends the gateway, to see what the page says then.
+fn demo_page() -> Result<(), Failed> {
+    let gateway = Gateway::demo(&[]);
+    Script::of(&gateway, "node/demo_page.mjs", &[Tool::Node, Tool::Chromium, Tool::Curl])?.run()
+}
+
+/// A program by its name, where `cargo test` finds it.
+fn program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers where only root's PATH leads.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A command whose environment says nothing about gateways, nor where else to look for Python's and Node's packages.
+fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FANFARE_") {
+            command.env_remove(&name);
+        }
+    }
+    for name in ["PYTHONPATH", "PYTHONHOME", "NODE_PATH", "NODE_OPTIONS"] {
+        command.env_remove(name);
+    }
+    command
+}

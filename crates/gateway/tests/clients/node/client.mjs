@@ -1,0 +1,32 @@
+// What the stories share: the packages that were installed outside of the source tree, and saying what was expected.
+
+import { createRequire } from "node:module";
+import { isDeepStrictEqual } from "node:util";
+
+const require = createRequire(`${process.env.FANFARE_NODE_MODULES}/`);
+export const { WebSocket } = require("ws");
+export const { chromium } = require("playwright-core");
+
+export const url = process.env.FANFARE_URL;
+export const ws = url.replace("http", "ws");
+export const admin = process.env.FANFARE_ADMIN;
+
+const PATIENCE_MS = 60_000;
+setTimeout(() => { console.error("the story hangs"); process.exit(1); }, PATIENCE_MS).unref();
+
+export function expect(what, actual, expected) {
+  if (isDeepStrictEqual(actual, expected)) return;
+  console.error(`${what}:\n  expected ${JSON.stringify(expected)}\n  got      ${JSON.stringify(actual)}`);
+  throw new Error(what);
+}
+
+export async function publish(topic, body, type = "application/json") {
+  const response = await fetch(`${url}/topics/${topic}`, { method: "POST", body, headers: { "content-type": type } });
+  expect(`the status of a publish to ${topic}`, response.status, 200);
+  return response.json();
+}
+
+export async function until(what, check) {
+  while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 50));
+  console.log(what);
+}

@@ -1,0 +1,59 @@
+"""What the stories share: where the gateway is, a bound on how long they take, publishing, and saying what was expected."""
+
+import asyncio
+import json
+import os
+import urllib.error
+import urllib.request
+
+URL = os.environ["FANFARE_URL"]
+WS = URL.replace("http", "ws", 1)
+PATIENCE = 30
+
+
+def tell(story):
+    """Runs a story to its end; one that hangs fails."""
+    asyncio.run(asyncio.wait_for(story(), PATIENCE))
+
+
+def expect(what, actual, expected):
+    assert actual == expected, f"{what}:\n  expected {expected!r}\n  got      {actual!r}"
+
+
+async def publish(topic, payload, content_type="application/json", url=URL):
+    """Publishes one message as a plain HTTP client; returns its place: {"topic", "epoch", "offset"}."""
+    body = payload if isinstance(payload, bytes) else payload.encode()
+    headers = {"Content-Type": content_type}
+    request = urllib.request.Request(f"{url}/topics/{topic}", body, headers, method="POST")
+    return json.loads(await asyncio.to_thread(fetch, request))
+
+
+async def metric(line, url=os.environ["FANFARE_ADMIN"]):
+    """The value behind a name and its labels on the operators' page."""
+    page = (await asyncio.to_thread(fetch, f"{url}/metrics")).decode()
+    values = [row.rsplit(" ", 1)[1] for row in page.splitlines() if row.rsplit(" ", 1)[0] == line]
+    assert len(values) == 1, f"{line} is {len(values)} times on the metrics page"
+    return float(values[0])
+
+
+async def until(what, check):
+    """Asks again until `check` is true; the story's own bound ends it."""
+    while not await check():
+        await asyncio.sleep(0.05)
+    print(what)
+
+
+def fetch(request):
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.read()
+
+
+def status(url):
+    """The status of a GET, or None if nobody answers it."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None

@@ -1,0 +1,397 @@
+//! A client without manners: it sends any bytes, right or wrong, and says exactly what came back.
+//!
+//! It shares no code with the gateway or its client library, and blocks: a test reads like the talk on the wire. Every
+//! wait ends after [`PATIENCE`](super::PATIENCE) with a failed test.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use super::PATIENCE;
+
+/// First bytes of frames: final, of that kind.
+pub const CONTINUATION: u8 = 0x80;
+pub const TEXT: u8 = 0x81;
+pub const BINARY: u8 = 0x82;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+pub const PONG: u8 = 0x8a;
+/// Takes the final bit away from a first byte.
+pub const MORE: u8 = 0x7f;
+
+/// The key of the example in RFC 6455, and the rest of a whole handshake.
+pub const HANDSHAKE: &str = "host: fanfare\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// One connection.
+pub struct Peer {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// A frame of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// As it stood on the wire.
+    pub first: u8,
+    pub payload: Vec<u8>,
+}
+
+/// An answer to an HTTP request.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in small letters.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// A frame as a client sends it, with any first byte.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = *b"KEY!";
+    let mut frame = header(first, payload.len() as u64);
+    frame.extend(key);
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// The first bytes of a client's frame that claims to have `len` bytes, up to its masking key.
+pub fn header(first: u8, len: u64) -> Vec<u8> {
+    let mut header = vec![first];
+    match len {
+        0..=125 => header.push(0x80 | len as u8),
+        126..=0xffff => {
+            header.push(0x80 | 126);
+            header.extend((len as u16).to_be_bytes());
+        }
+        _ => {
+            header.push(0x80 | 127);
+            header.extend(len.to_be_bytes());
+        }
+    }
+    header
+}
+
+/// One request on a connection of its own.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: impl AsRef<[u8]>,
+) -> Answer {
+    Peer::connect(address).request(method, target, headers, body)
+}
+
+/// Publishes `body` to a topic.
+pub fn publish(address: SocketAddr, topic: &str, content_type: &str, body: impl AsRef<[u8]>) -> Answer {
+    request(address, "POST", &format!("/topics/{topic}"), &[("content-type", content_type)], body)
+}
+
+/// The text of a request, whole.
+pub fn request_text(method: &str, target: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut text = format!("{method} {target} HTTP/1.1\r\nhost: fanfare\r\n");
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let body = body.as_ref();
+    if method != "GET" && method != "HEAD" {
+        text.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    text.push_str("\r\n");
+    [text.as_bytes(), body].concat()
+}
+
+/// One chunk of a chunked body.
+pub fn chunk(data: impl AsRef<[u8]>) -> Vec<u8> {
+    let data = data.as_ref();
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
+
+impl Peer {
+    // === opening ===
+
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::from_stream(TcpStream::connect(address).expect("the gateway listens"))
+    }
+
+    /// Connects with a receive buffer of about `bytes`: a peer that soon takes no more when it does not read.
+    pub fn connect_small(address: SocketAddr, bytes: usize) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        socket.connect(&address.into()).expect("the gateway listens");
+        Self::from_stream(socket.into())
+    }
+
+    fn from_stream(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, received: Vec::new() }
+    }
+
+    /// A WebSocket on `target`.
+    pub fn websocket(address: SocketAddr, target: &str) -> Self {
+        Self::connect(address).upgraded(target)
+    }
+
+    /// Makes the connection a WebSocket.
+    pub fn upgraded(mut self, target: &str) -> Self {
+        self.send(format!("GET {target} HTTP/1.1\r\n{HANDSHAKE}\r\n"));
+        let answer = self.answer();
+        assert_eq!(answer.status, 101, "{answer:?}");
+        self
+    }
+
+    /// `/ws`, up to its welcome. Says which worker has it.
+    pub fn native(address: SocketAddr) -> (Self, String) {
+        Self::connect(address).upgraded("/ws").welcomed()
+    }
+
+    /// Reads the welcome, and says which worker it comes from.
+    pub fn welcomed(mut self) -> (Self, String) {
+        let welcome = self.json();
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+        let client = welcome["client"].as_str().expect("the welcome names the client");
+        let worker = client.split('-').next().expect("split has a first part").to_owned();
+        (self, worker)
+    }
+
+    /// `/ws` with these topics, up to the acknowledgement.
+    pub fn subscribed(address: SocketAddr, topics: &[&str]) -> (Self, Value) {
+        let (mut peer, _) = Self::native(address);
+        let acknowledgement = peer.subscribe(topics);
+        (peer, acknowledgement)
+    }
+
+    /// A subscriber of `topic` on each of the two workers.
+    pub fn on_each_worker(address: SocketAddr, topic: &str) -> [Self; 2] {
+        let (mut first, worker) = Self::native(address);
+        let mut second = loop {
+            // The kernel chooses the worker by a hash of the ports: a few attempts find the other one.
+            let (peer, other) = Self::native(address);
+            if other != worker {
+                break peer;
+            }
+        };
+        first.subscribe(&[topic]);
+        second.subscribe(&[topic]);
+        [first, second]
+    }
+
+    // === sending ===
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("the gateway reads");
+    }
+
+    /// Sends what the server still takes: it may have closed in the middle of it.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends a text frame.
+    pub fn say(&mut self, text: &str) {
+        self.send(masked(TEXT, text.as_bytes()));
+    }
+
+    /// Subscribes, and returns the acknowledgement.
+    pub fn subscribe(&mut self, topics: &[&str]) -> Value {
+        self.say(&serde_json::json!({"type": "subscribe", "id": 1, "topics": topics}).to_string());
+        let acknowledgement = self.json();
+        assert_eq!(acknowledgement["type"], "subscribed", "{acknowledgement}");
+        acknowledgement
+    }
+
+    pub fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
+        self.send(request_text(method, target, headers, body));
+        self.answer_to(method)
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn end(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    // === receiving ===
+
+    /// Reads what is there. `false` at the end of the connection, however it came.
+    fn fill(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(count) => {
+                self.received.extend_from_slice(&buffer[..count]);
+                count > 0
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("nothing came: {error}"),
+        }
+    }
+
+    /// The next `count` bytes; `None` if the connection ends before.
+    fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.received.len() < count {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.received.drain(..count).collect())
+    }
+
+    /// The next answer to something with a body in its answer.
+    pub fn answer(&mut self) -> Answer {
+        self.answer_to("GET")
+    }
+
+    fn answer_to(&mut self, method: &str) -> Answer {
+        self.try_answer_to(method).expect("an answer comes before the end")
+    }
+
+    /// The next answer; `None` if the connection ends before.
+    pub fn try_answer(&mut self) -> Option<Answer> {
+        self.try_answer_to("GET")
+    }
+
+    fn try_answer_to(&mut self, method: &str) -> Option<Answer> {
+        let end = loop {
+            let found = self.received.windows(4).position(|window| window == b"\r\n\r\n");
+            match found {
+                Some(position) => break position + 4,
+                None if self.fill() => {}
+                None => return None,
+            }
+        };
+        let head = String::from_utf8(self.take(end)?).expect("a header is text");
+        let mut lines = head.lines();
+        let status_line = lines.next().expect("there is a status line");
+        let (version, rest) = status_line.split_once(' ').expect("a status line has parts");
+        assert!(version.starts_with("HTTP/1."), "{head}");
+        let status = rest[..3].parse().expect("a status is a number");
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        let len = answer.header("content-length").map_or(0, |len| len.parse().expect("a length is a number"));
+        if method != "HEAD" && status != 304 && status >= 200 {
+            answer.body = self.take(len)?;
+        }
+        Some(answer)
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    pub fn next(&mut self) -> Option<Frame> {
+        let head = self.take(2)?;
+        assert_eq!(head[1] & 0x80, 0, "a server masks nothing");
+        let len = match head[1] {
+            126 => u64::from(u16::from_be_bytes(self.take(2)?.try_into().expect("two bytes"))),
+            127 => u64::from_be_bytes(self.take(8)?.try_into().expect("eight bytes")),
+            len => u64::from(len),
+        };
+        Some(Frame { first: head[0], payload: self.take(len as usize)? })
+    }
+
+    /// The next frame.
+    pub fn frame(&mut self) -> Frame {
+        self.next().expect("a frame comes before the end")
+    }
+
+    /// The next frame, which is text. Pings of the server are answered on the way.
+    pub fn text(&mut self) -> String {
+        loop {
+            let frame = self.frame();
+            match frame.first {
+                TEXT => return String::from_utf8(frame.payload).expect("text is UTF-8"),
+                PING => self.send(masked(PONG, &frame.payload)),
+                _ => panic!("not text: {frame:?}"),
+            }
+        }
+    }
+
+    /// The next frame, which is JSON.
+    pub fn json(&mut self) -> Value {
+        let text = self.text();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Waits for the close frame and the end behind it, whatever comes before, and says the code.
+    pub fn close_code(&mut self) -> Option<u16> {
+        let mut code = None;
+        while let Some(frame) = self.next() {
+            assert_eq!(code, None, "a frame behind the close frame: {frame:?}");
+            if frame.first == CLOSE {
+                code = frame.code();
+                // A server that is answered need not wait for the end of its patience.
+                self.try_send(masked(CLOSE, &frame.payload));
+            }
+        }
+        code
+    }
+
+    /// Waits for the end of the connection.
+    pub fn ended(&mut self) {
+        while self.fill() {}
+    }
+
+    /// Asks something that is answered in turn: what came before it has been carried out, and `before` is what came.
+    pub fn fence(&mut self) -> Vec<Value> {
+        self.say(r#"{"type":"ping","id":424242}"#);
+        let mut before = Vec::new();
+        loop {
+            let value = self.json();
+            if value["type"] == "pong" && value["id"] == 424_242 {
+                return before;
+            }
+            before.push(value);
+        }
+    }
+}
+
+impl Frame {
+    /// The code of a close frame.
+    pub fn code(&self) -> Option<u16> {
+        assert_eq!(self.first, CLOSE, "{self:?}");
+        let reason = self.payload.get(2..).unwrap_or_default();
+        assert!(std::str::from_utf8(reason).is_ok(), "a reason is text: {self:?}");
+        Some(u16::from_be_bytes(self.payload.get(..2)?.try_into().expect("two bytes")))
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The code of an error, whose shape is checked.
+    pub fn error_code(&self) -> String {
+        let body = self.json();
+        let message = body["error"]["message"].as_str().unwrap_or_else(|| panic!("no words: {self:?}"));
+        assert!(!message.is_empty(), "{self:?}");
+        let expect = serde_json::json!({"error": {"code": body["error"]["code"], "message": message}});
+        assert_eq!(body, expect, "an error has a code and a message");
+        body["error"]["code"].as_str().unwrap_or_else(|| panic!("no code: {self:?}")).to_owned()
+    }
+
+    /// Checks that the answer asks for patience of some seconds.
+    pub fn assert_retry_after(&self) {
+        let seconds: u64 = self.header("retry-after").and_then(|text| text.parse().ok()).unwrap_or(0);
+        assert!((1..=60).contains(&seconds), "{self:?}");
+    }
+}
