@@ -1,12 +1,12 @@
 //! The bounded queue of frames in front of one socket.
 //!
 //! A frame enters when the socket refuses it and leaves when the worker writes, in order. Three kinds go ahead of their
-//! turn or change in place: a pong goes right behind the half-written head, a gap stands where its first dropped message
+//! turn or change in place: a pong goes right behind the half-written frame, a gap stands where its first dropped message
 //! stood, and a close frame may throw away what waits.
 //!
 //! ```text
-//!   head (maybe half written)                        back
-//!   [ messages 7..9 of a │ pong │ gap b 3–5 │ messages 6..8 of b │ ack ]
+//!   head (maybe half written)                                    back
+//!   [ message 7 of a │ pong │ messages 8–9 of a │ gap b 3–5 │ message 6 of b │ ack ]
 //!     ^ head_sent bytes of it are gone
 //! ```
 //!
@@ -15,7 +15,7 @@
 //! # Invariants
 //! - `bytes` and `messages` are the sums over the queued frames, without what is already written.
 //! - `head_sent` is within the first frame of the head: a finished message leaves at once.
-//! - At most one unsent pong, and per topic one unsent gap.
+//! - At most one unsent ping, one unsent pong, and per subscription one unsent gap.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -72,25 +72,36 @@ pub(crate) struct Outbox {
     bytes: usize,
     messages: usize,
     control_bytes: usize,
+    /// The last frame is queued or gone: nothing enters behind it.
+    ended: bool,
     /// The socket refused bytes and has not asked for more since.
     pub(crate) blocked: bool,
 }
 
 #[derive(Debug)]
 enum Entry {
-    Messages { batch: Rc<Batch>, from: u32, to: u32 },
+    /// `ends` with the subscription's last message.
+    Messages {
+        batch: Rc<Batch>,
+        from: u32,
+        to: u32,
+        ends: bool,
+    },
     Control(Bytes),
+    /// Or a ping.
     Pong(Bytes),
     Gap(Box<Gap>),
 }
 
-/// Messages of one topic that were dropped.
+/// Messages of one subscription that were dropped.
 #[derive(Debug)]
 struct Gap {
     topic: Topic,
     epoch: Epoch,
     from: u64,
     to: u64,
+    /// The subscription ended here: the gap grows no more.
+    ends: bool,
     /// Encoded when its turn comes: until then it may grow.
     frame: Option<Bytes>,
 }
@@ -105,7 +116,7 @@ impl Gap {
 impl Entry {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Messages { batch, from, to } => batch.messages(*from, *to),
+            Self::Messages { batch, from, to, .. } => batch.messages(*from, *to),
             Self::Control(frame) | Self::Pong(frame) => frame,
             Self::Gap(gap) => gap.frame.as_deref().unwrap_or_default(),
         }
@@ -141,11 +152,14 @@ impl Outbox {
         if sent > 0 {
             self.head_sent = position - batch.start(from);
         }
-        self.queue.push_back(Entry::Messages { batch: Rc::clone(batch), from, to });
+        self.queue.push_back(Entry::Messages { batch: Rc::clone(batch), from, to, ends: false });
     }
 
     /// Queues an answer behind everything else.
     pub(crate) fn push_control(&mut self, frame: Bytes, limits: &OutboxLimits) -> Result<(), ControlFull> {
+        if self.ended || frame.is_empty() {
+            return Ok(());
+        }
         if self.control_bytes > 0 && self.control_bytes + frame.len() > limits.control_bytes_max {
             return Err(ControlFull);
         }
@@ -154,93 +168,124 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a pong or a ping ahead of everything that can still wait. A newer pong replaces an unsent one: RFC 6455,
-    /// section 5.5.3, lets a peer answer only the latest ping.
+    /// Queues a pong or a ping ahead of everything that can still wait. A newer one replaces an unsent one of its kind: RFC
+    /// 6455, section 5.5.3, lets a peer answer only the latest ping.
     pub(crate) fn push_pong(&mut self, frame: Bytes) {
-        let first_whole = usize::from(self.head_sent > 0);
-        match self.queue.get_mut(first_whole) {
-            Some(Entry::Pong(waiting)) => {
-                self.control_bytes = self.control_bytes - waiting.len() + frame.len();
-                *waiting = frame;
-            }
-            _ => {
-                self.control_bytes += frame.len();
-                self.queue.insert(first_whole, Entry::Pong(frame));
-            }
+        if self.ended {
+            return;
         }
+        let mut place = self.first_whole();
+        self.control_bytes += frame.len();
+        while let Some(Entry::Pong(waiting)) = self.queue.get_mut(place) {
+            // The first byte of a frame says which of the two it is.
+            if waiting.first() == frame.first() {
+                self.control_bytes -= waiting.len();
+                *waiting = frame;
+                return;
+            }
+            place += 1;
+        }
+        self.queue.insert(place, Entry::Pong(frame));
     }
 
     /// Drops the oldest waiting message of a topic that `may_drop`, and notes the gap in its place. `false` if there is
     /// none.
     pub(crate) fn drop_oldest(&mut self, may_drop: impl Fn(&Batch) -> bool) -> bool {
-        let half_written = self.head_is_half_message();
-        for index in 0..self.queue.len() {
-            let Entry::Messages { batch, from, to } = &mut self.queue[index] else { continue };
-            let first = *from + u32::from(index == 0 && half_written);
-            if first >= *to || !may_drop(batch) {
+        for index in self.first_whole()..self.queue.len() {
+            let Entry::Messages { batch, from, to, ends } = &mut self.queue[index] else { continue };
+            if !may_drop(batch) {
                 continue;
             }
-            let batch = Rc::clone(batch);
-            self.bytes -= batch.messages(first, first + 1).len();
-            self.messages -= 1;
-            let mut place = index;
-            if first > *from {
-                // The half-written message stays in front; what follows the dropped one goes behind the gap.
-                let rest = Entry::Messages { batch: Rc::clone(&batch), from: first + 1, to: *to };
-                let rest_is_empty = first + 1 == *to;
-                *to = first;
-                place += 1;
-                if !rest_is_empty {
-                    self.queue.insert(place, rest);
-                }
-            } else {
-                *from += 1;
-                if from == to {
-                    self.queue.remove(index);
-                }
+            let (batch, dropped) = (Rc::clone(batch), *from);
+            *from += 1;
+            let is_last = from == to;
+            let gap_ends = is_last && *ends;
+            if is_last {
+                self.queue.remove(index);
             }
-            let offset = batch.offset(first);
-            self.note_gap_at(place, &batch, offset, offset);
+            self.bytes -= batch.messages(dropped, dropped + 1).len();
+            self.messages -= 1;
+            let offset = batch.offset(dropped);
+            self.note_gap_at(index, &batch, offset, offset, gap_ends);
             return true;
         }
         false
     }
 
-    /// Notes that messages `from..` of `batch` never entered: behind everything of that topic that waits.
-    pub(crate) fn note_gap(&mut self, batch: &Batch, from: u32) {
-        self.note_gap_at(self.queue.len(), batch, batch.offset(from), batch.offset(batch.len() - 1));
+    /// Where the first entry stands of which nothing is written. What is behind a half-written message in its batch
+    /// becomes an entry of its own.
+    fn first_whole(&mut self) -> usize {
+        if self.head_sent == 0 {
+            return 0;
+        }
+        if let Some(Entry::Messages { batch, from, to, ends }) = self.queue.front_mut()
+            && *from + 1 < *to
+        {
+            let rest = Entry::Messages { batch: Rc::clone(batch), from: *from + 1, to: *to, ends: *ends };
+            (*to, *ends) = (*from + 1, false);
+            self.queue.insert(1, rest);
+        }
+        1
     }
 
-    fn note_gap_at(&mut self, place: usize, lost: &Batch, from: u64, to: u64) {
-        let half_written = usize::from(self.head_sent > 0);
-        for entry in self.queue.range_mut(half_written.min(place)..place).rev() {
+    /// Notes that messages `from..` of `batch` never entered: behind everything of that topic that waits.
+    pub(crate) fn note_gap(&mut self, batch: &Batch, from: u32) {
+        self.note_gap_at(self.queue.len(), batch, batch.offset(from), batch.offset(batch.len() - 1), false);
+    }
+
+    /// Marks the end of a subscription: its gap must not grow over the answer that says so, into the next subscription of
+    /// the same topic.
+    pub(crate) fn end_subscription(&mut self, topic: &Topic) {
+        for entry in self.queue.iter_mut().rev() {
             match entry {
-                Entry::Gap(gap) if gap.topic == lost.topic && gap.epoch == lost.epoch => {
-                    gap.to = to;
-                    gap.frame = None;
+                Entry::Messages { batch, ends, .. } if batch.topic == *topic => {
+                    *ends = true;
                     return;
                 }
-                // A message of the topic stands between: an older gap must not reach over it.
-                Entry::Messages { batch, .. } if batch.topic == lost.topic => break,
+                Entry::Gap(gap) if gap.topic == *topic => {
+                    gap.ends = true;
+                    return;
+                }
                 _ => {}
             }
         }
-        let gap = Gap { topic: lost.topic.clone(), epoch: lost.epoch, from, to, frame: None };
+    }
+
+    fn note_gap_at(&mut self, place: usize, lost: &Batch, from: u64, to: u64, ends: bool) {
+        let half_written = usize::from(self.head_sent > 0);
+        for entry in self.queue.range_mut(half_written.min(place)..place).rev() {
+            match entry {
+                Entry::Gap(gap) if gap.topic == lost.topic && gap.epoch == lost.epoch && !gap.ends => {
+                    gap.to = to;
+                    gap.ends = ends;
+                    gap.frame = None;
+                    return;
+                }
+                // A message or a subscription's end stands between: an older gap must not reach over it.
+                Entry::Messages { batch, .. } if batch.topic == lost.topic => break,
+                Entry::Gap(gap) if gap.topic == lost.topic => break,
+                _ => {}
+            }
+        }
+        let gap = Gap { topic: lost.topic.clone(), epoch: lost.epoch, from, to, ends, frame: None };
         self.queue.insert(place, Entry::Gap(Box::new(gap)));
     }
 
     /// Ends the conversation with `frame`. With `discard`, what waits is thrown away; a half-written frame never is, or
-    /// the peer could not read the next one.
+    /// the peer could not read the next one. A conversation that has ended ends no second time.
     pub(crate) fn push_last(&mut self, frame: Bytes, discard: bool) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         if discard {
             let head = if self.head_sent > 0 { self.queue.pop_front() } else { None };
             self.queue.clear();
             (self.bytes, self.messages, self.control_bytes) = (0, 0, 0);
             match head {
-                Some(Entry::Messages { batch, from, .. }) => {
+                Some(Entry::Messages { batch, from, ends, .. }) => {
                     self.bytes = batch.messages(from, from + 1).len() - self.head_sent;
                     self.messages = 1;
-                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1 });
+                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1, ends });
                 }
                 Some(Entry::Gap(gap)) => self.queue.push_back(Entry::Gap(gap)),
                 Some(control) => {
@@ -280,12 +325,15 @@ impl Outbox {
     /// Takes out the `written` bytes at the front.
     pub(crate) fn advance(&mut self, mut written: usize) -> Sent {
         let mut sent = Sent::default();
-        while let Some(entry) = self.queue.front_mut() {
+        // Not one entry further than what was written: a gap that comes next is not encoded yet, and looks empty.
+        while written > 0
+            && let Some(entry) = self.queue.front_mut()
+        {
             let left = entry.bytes().len() - self.head_sent;
             let done = written >= left;
             let step = written.min(left);
             match entry {
-                Entry::Messages { batch, from, to } => {
+                Entry::Messages { batch, from, to, .. } => {
                     self.bytes -= step;
                     let position = batch.start(*from) + self.head_sent + step;
                     let next = batch.index_at(position).min(*to);
@@ -357,7 +405,7 @@ mod tests {
     fn check_sums(outbox: &Outbox) {
         let (mut bytes, mut messages) = (0, 0);
         for (index, entry) in outbox.queue.iter().enumerate() {
-            if let Entry::Messages { batch, from, to } = entry {
+            if let Entry::Messages { batch, from, to, .. } = entry {
                 bytes += batch.messages(*from, *to).len() - if index == 0 { outbox.head_sent } else { 0 };
                 messages += (to - from) as usize;
             }
@@ -440,16 +488,89 @@ mod tests {
     }
 
     #[test]
-    fn one_pong_waits_at_most() {
+    fn a_gap_does_not_grow_into_the_next_subscription() {
         let mut outbox = Outbox::default();
         outbox.push_messages(&batch(1, 1, 2), 0, 0);
-        outbox.push_pong("one".into());
-        outbox.push_pong("two".into());
-        assert_eq!(waiting(&mut outbox), "two101102");
+        outbox.note_gap(&batch(2, 4, 4), 0);
+        for topic in ["1", "2"] {
+            outbox.end_subscription(&Topic::new(topic).unwrap());
+        }
+        outbox.push_control("ack".into(), &LIMITS).unwrap();
+        outbox.push_messages(&batch(1, 7, 7), 0, 0);
+        outbox.note_gap(&batch(2, 5, 5), 0);
+        assert_eq!(waiting(&mut outbox), "101102<2:4-4>ack107<2:5-5>");
+        for expect in [
+            "<1:1-1>102<2:4-4>ack107<2:5-5>",
+            "<1:1-2><2:4-4>ack107<2:5-5>",
+            "<1:1-2><2:4-4>ack<1:7-7><2:5-5>",
+        ] {
+            assert!(outbox.drop_oldest(|_| true));
+            assert_eq!(waiting(&mut outbox), expect);
+        }
+    }
+
+    #[test]
+    fn a_gap_behind_a_full_write_is_not_lost() {
+        for ahead in SLICES_MAX - 1..=SLICES_MAX + 1 {
+            let mut outbox = Outbox::default();
+            for _ in 0..ahead {
+                outbox.push_messages(&batch(1, 1, 1), 0, 0);
+            }
+            outbox.note_gap(&batch(2, 3, 5), 0);
+            let mut taken = Vec::new();
+            while !outbox.is_empty() {
+                outbox.encode_gaps();
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let (count, total) = outbox.fill(&mut slices);
+                taken.extend(slices[..count].iter().flat_map(|slice| slice.to_vec()));
+                outbox.advance(total);
+            }
+            let gap = r#""from":3,"to":5,"reason":"slow"}"#;
+            assert!(taken.ends_with(gap.as_bytes()), "{ahead} entries ahead");
+        }
+    }
+
+    #[test]
+    fn a_pong_waits_for_one_message_at_most() {
+        let mut outbox = Outbox::default();
+        outbox.push_messages(&batch(1, 1, 3), 0, 1);
+        outbox.push_pong("pong1".into());
+        assert_eq!(waiting(&mut outbox), "101pong1102103");
+        outbox.advance(4);
+        assert_eq!(waiting(&mut outbox), "pong1102103");
+        outbox.push_pong("pong2".into());
+        check_sums(&outbox);
+        assert_eq!(waiting(&mut outbox), "pong2102103");
+    }
+
+    #[test]
+    fn nothing_enters_behind_the_last_frame() {
+        for sent in [0, 1, 3] {
+            let mut outbox = Outbox::default();
+            outbox.push_last("bye".into(), false);
+            outbox.advance(sent);
+            outbox.push_control("ack".into(), &LIMITS).unwrap();
+            outbox.push_pong("pong".into());
+            outbox.push_last("bye".into(), true);
+            assert_eq!(waiting(&mut outbox), "bye"[sent..]);
+            assert_eq!(outbox.bytes(), 3 - sent);
+        }
+    }
+
+    #[test]
+    fn one_ping_and_one_pong_wait_at_most() {
+        let mut outbox = Outbox::default();
+        outbox.push_messages(&batch(1, 1, 2), 0, 0);
+        for frame in ["pong1", "?ping1", "pong2", "?ping2"] {
+            outbox.push_pong(frame.into());
+        }
+        assert_eq!(waiting(&mut outbox), "pong2?ping2101102");
         outbox.advance(1);
-        outbox.push_pong("six".into());
-        assert_eq!(waiting(&mut outbox), "wosix101102");
-        assert_eq!(outbox.bytes(), 10 + 5);
+        outbox.push_pong("?ping3".into());
+        outbox.push_pong("pong3".into());
+        outbox.push_pong("?ping4".into());
+        assert_eq!(waiting(&mut outbox), "ong2?ping4pong3101102");
+        assert_eq!(outbox.bytes(), 10 + 15);
     }
 
     #[test]

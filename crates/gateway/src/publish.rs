@@ -22,6 +22,7 @@ use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::{self, Lines};
+use crate::drain::Phase;
 use crate::error::{ApiError, Body, ErrorObject, json};
 use crate::idempotency::{Answer, KEY_BYTES_MAX};
 use crate::server::Shared;
@@ -106,10 +107,18 @@ async fn stream(
     body: Incoming,
     results: &mut Results,
 ) {
-    let mut lines = Lines::new(body, &publisher.worker.shared);
+    let shared = &publisher.worker.shared;
+    let mut phase = shared.phase.subscribe();
+    let mut lines = Lines::new(body, shared);
     let mut ready: Vec<Bytes> = Vec::new();
     loop {
-        let end = match lines.next().await {
+        let line = tokio::select! {
+            biased;
+            line = lines.next() => line,
+            // A drain ends the stream between two lines, with its answer.
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => Ok(None),
+        };
+        let end = match line {
             Ok(Some(line)) => {
                 ready.push(line);
                 None

@@ -101,15 +101,15 @@ fn subscribe_raw(
     topic: &Topic,
     start: &Start<'_>,
 ) -> Result<(), JoinError> {
-    let joined = worker.shared.dispatch.registry.join(topic, worker.index, start)?;
-    let policy = worker.shared.config.settings(topic).slow;
-    let subscribed =
-        worker.shard.borrow_mut().subscribe(connection.id, topic, policy, joined.position.offset);
-    if subscribed.is_err() {
-        // The connection was closed between the handshake and here; nobody is interested after all.
-        worker.leave(std::slice::from_ref(topic));
+    // Asked before interest is registered: a shard without the subscriber must not keep it.
+    if worker.shard.borrow().may_subscribe(connection.id, topic).is_err() {
         return Ok(());
     }
+    let joined = worker.shared.dispatch.registry.join(topic, worker.index, start)?;
+    let policy = worker.shared.config.settings(topic).slow;
+    let offset = joined.position.offset;
+    let subscribed = worker.shard.borrow_mut().subscribe(connection.id, topic, policy, offset);
+    debug_assert_eq!(subscribed, Ok(true));
     worker.with_writer(|shard, writer, report| shard.replay(connection.id, &joined.replay, writer, report));
     worker.settle();
     worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);

@@ -9,7 +9,7 @@ use crate::registry::{BatchSize, InboxFull, Inboxes};
 use crate::replay::{From, Replay};
 use crate::shard_set::ShardSet;
 
-/// The place some messages of one topic got.
+/// The place some messages of one topic got. Of no messages, `first` is past `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
     /// Which count.
@@ -73,6 +73,11 @@ impl Entry {
         may_keep: bool,
     ) -> Result<(Admitted, Kept), InboxFull> {
         self.used = true;
+        if drafts.is_empty() {
+            let Position { epoch, offset } = self.head;
+            let admitted = Admitted { epoch, first: offset + 1, last: offset, wake: ShardSet::EMPTY };
+            return Ok((admitted, Kept { before: 0, after: 0 }));
+        }
         let size = BatchSize { messages: drafts.len(), bytes: drafts.iter().map(Draft::payload_bytes).sum() };
         if !self.interest.is_empty() {
             inboxes.reserve(self.interest, size)?;

@@ -178,20 +178,17 @@ impl Registry {
         if let Some(entry) = self.topics.get(topic).map(|entry| Arc::clone(&entry)) {
             return Some(entry);
         }
-        if self.topics_len.fetch_add(1, Ordering::Relaxed) >= self.limits.topics_max {
-            self.topics_len.fetch_sub(1, Ordering::Relaxed);
-            return None;
+        match self.topics.entry(topic.clone()) {
+            dashmap::Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
+            dashmap::Entry::Vacant(place) => {
+                let room = |len| (len < self.limits.topics_max).then_some(len + 1);
+                self.topics_len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+                let keeps_last = (self.retention)(topic).last_value;
+                let entry = Arc::new(Mutex::new(Entry::new(self.next_epoch(), keeps_last)));
+                place.insert(Arc::clone(&entry));
+                Some(entry)
+            }
         }
-        let mut added = false;
-        let entry = Arc::clone(&self.topics.entry(topic.clone()).or_insert_with(|| {
-            added = true;
-            let keeps_last = (self.retention)(topic).last_value;
-            Arc::new(Mutex::new(Entry::new(self.next_epoch(), keeps_last)))
-        }));
-        if !added {
-            self.topics_len.fetch_sub(1, Ordering::Relaxed);
-        }
-        Some(entry)
     }
 
     fn remove_if(&self, topic: &Topic, condition: impl Fn(&mut Entry) -> bool) -> bool {
@@ -200,12 +197,11 @@ impl Registry {
             let remove = condition(&mut entry);
             if remove {
                 self.retained_bytes.fetch_sub(entry.bury(), Ordering::Relaxed);
+                // Under the lock of the map, or the same topic could find no room when it comes back at once.
+                self.topics_len.fetch_sub(1, Ordering::Relaxed);
             }
             remove
         });
-        if removed.is_some() {
-            self.topics_len.fetch_sub(1, Ordering::Relaxed);
-        }
         removed.is_some()
     }
 
@@ -213,5 +209,269 @@ impl Registry {
         // A golden-ratio step visits all values before it repeats one; the mix keeps neighbours from looking alike.
         let step = self.epochs.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         Epoch::new((step ^ step >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_wire::{Kind, Position};
+    use std::cell::{Cell, RefCell};
+    use std::collections::HashSet;
+
+    const SHARDS: usize = 3;
+
+    /// The inboxes of three shards, any of which may be full.
+    #[derive(Default)]
+    struct Shards {
+        full: Cell<Option<usize>>,
+        inboxes: RefCell<[Vec<Arc<Message>>; SHARDS]>,
+    }
+
+    impl Shards {
+        /// The offsets in a shard's inbox, which is empty then.
+        fn take_offsets(&self, shard: usize) -> Vec<u64> {
+            self.inboxes.borrow_mut()[shard].drain(..).map(|message| message.offset()).collect()
+        }
+    }
+
+    impl Inboxes for Shards {
+        fn reserve(&self, shards: ShardSet, size: BatchSize) -> Result<(), InboxFull> {
+            assert!(size.messages > 0 && !shards.is_empty());
+            let full = shards.iter().any(|shard| self.full.get() == Some(shard));
+            if full { Err(InboxFull) } else { Ok(()) }
+        }
+
+        fn push(&self, shards: ShardSet, messages: Vec<Arc<Message>>, size: BatchSize) -> ShardSet {
+            let bytes = messages.iter().map(|message| message.payload().len()).sum();
+            assert_eq!(size, BatchSize { messages: messages.len(), bytes });
+            let mut inboxes = self.inboxes.borrow_mut();
+            let woken = shards.iter().filter(|&shard| inboxes[shard].is_empty()).collect();
+            for shard in shards.iter() {
+                inboxes[shard].extend(messages.iter().cloned());
+            }
+            woken
+        }
+    }
+
+    /// Keeps last messages, but for topics that begin with `live`.
+    fn registry(topics_max: usize, retained_bytes_max: usize) -> Registry {
+        Registry::new(RegistryLimits { topics_max, retained_bytes_max }, |topic| Retention {
+            last_value: !topic.as_str().starts_with("live"),
+        })
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn drafts(name: &str, payloads: &[&str]) -> Vec<Draft> {
+        payloads.iter().map(|payload| Draft::new(topic(name), Kind::Text, payload.as_bytes())).collect()
+    }
+
+    fn publish(registry: &Registry, shards: &Shards, name: &str, payloads: &[&str]) -> Admitted {
+        registry.admit(&topic(name), drafts(name, payloads), shards).unwrap()
+    }
+
+    fn join(registry: &Registry, shard: usize, name: &str) -> Joined {
+        registry.join(&topic(name), shard, &Start::Last).unwrap()
+    }
+
+    fn last_payload(registry: &Registry, name: &str) -> Option<String> {
+        registry.last(&topic(name)).map(|message| String::from_utf8_lossy(message.payload()).into_owned())
+    }
+
+    #[test]
+    fn offsets_count_from_one_without_holes() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        let joined = join(&registry, 0, "a");
+        assert_eq!((joined.position.offset, joined.replay.len(), joined.recovered), (0, 0, None));
+        for (payloads, first, last) in [(&["x"][..], 1, 1), (&["x", "y", "z"], 2, 4), (&["x"], 5, 5)] {
+            let admitted = publish(&registry, &shards, "a", payloads);
+            assert_eq!((admitted.first, admitted.last), (first, last));
+            assert_eq!(admitted.epoch, joined.position.epoch);
+        }
+        assert_eq!(publish(&registry, &shards, "b", &["x"]).first, 1, "each topic counts for itself");
+        assert_eq!(shards.take_offsets(0), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_full_inbox_refuses_before_an_offset_is_used() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        join(&registry, 0, "a");
+        join(&registry, 1, "a");
+        publish(&registry, &shards, "a", &["one"]);
+        shards.full.set(Some(1));
+        let refused = registry.admit(&topic("a"), drafts("a", &["lost", "lost"]), &shards);
+        assert_eq!(refused, Err(AdmitError::Busy(InboxFull)));
+        assert_eq!(last_payload(&registry, "a").as_deref(), Some("one"));
+        assert_eq!(registry.retained_bytes(), 3);
+        shards.full.set(Some(2));
+        assert_eq!(publish(&registry, &shards, "a", &["two"]).first, 2, "shard 2 is not interested");
+        assert_eq!((shards.take_offsets(0), shards.take_offsets(1)), (vec![1, 2], vec![1, 2]));
+    }
+
+    #[test]
+    fn messages_reach_the_interested_shards_alone() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        let wake = |shards: &[usize]| shards.iter().copied().collect::<ShardSet>();
+        assert_eq!(publish(&registry, &shards, "a", &["x"]).wake, ShardSet::EMPTY);
+        join(&registry, 0, "a");
+        join(&registry, 2, "a");
+        assert_eq!(publish(&registry, &shards, "a", &["x"]).wake, wake(&[0, 2]));
+        assert_eq!(publish(&registry, &shards, "a", &["x"]).wake, ShardSet::EMPTY, "they are awake");
+        registry.leave(&topic("a"), 0);
+        registry.leave(&topic("unheard-of"), 0);
+        publish(&registry, &shards, "a", &["x"]);
+        assert_eq!(shards.take_offsets(0), [2, 3]);
+        assert!(shards.take_offsets(1).is_empty());
+        assert_eq!(shards.take_offsets(2), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_newcomer_hears_where_it_stands_and_what_is_kept() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        let admitted = publish(&registry, &shards, "a", &["one", "two"]);
+        publish(&registry, &shards, "live.a", &["one", "two"]);
+        let check = |name, start: &Start<'_>, expect: &[u64], recovered| {
+            let joined = registry.join(&topic(name), 0, start).unwrap();
+            assert_eq!(joined.position.offset, 2);
+            let replay: Vec<_> = joined.replay.iter().map(|message| message.offset()).collect();
+            assert_eq!((&replay[..], joined.recovered), (expect, recovered), "{name} {start:?}");
+        };
+        let after = |offset| Start::After { epoch: admitted.epoch.to_string().into(), offset };
+        check("a", &Start::Last, &[2], None);
+        check("a", &Start::Earliest, &[2], None);
+        check("a", &Start::Live, &[], None);
+        check("a", &after(2), &[], Some(true));
+        check("a", &after(1), &[2], Some(true));
+        check("a", &after(0), &[2], Some(false));
+        check("a", &after(3), &[2], Some(false));
+        check("live.a", &Start::Last, &[], None);
+        check("live.a", &Start::Earliest, &[], None);
+        // The count of another topic is no place in this one.
+        check("live.a", &after(2), &[], Some(false));
+    }
+
+    #[test]
+    fn topics_have_a_bound() {
+        let (registry, shards) = (registry(2, 99), Shards::default());
+        publish(&registry, &shards, "a", &["x"]);
+        join(&registry, 0, "b");
+        let refused = registry.admit(&topic("c"), drafts("c", &["x"]), &shards);
+        assert_eq!(refused, Err(AdmitError::TooManyTopics));
+        let refused = registry.join(&topic("c"), 0, &Start::Live);
+        assert_eq!(refused.map(|joined| joined.position), Err(JoinError::TooManyTopics));
+        assert_eq!(registry.topics(), 2);
+        publish(&registry, &shards, "a", &["x"]);
+        join(&registry, 1, "b");
+        // Nobody published to `b`: with its last subscriber it is as if it had never been.
+        registry.leave(&topic("b"), 0);
+        assert_eq!(registry.topics(), 2);
+        registry.leave(&topic("b"), 1);
+        assert_eq!(registry.topics(), 1);
+        join(&registry, 0, "c");
+    }
+
+    #[test]
+    fn past_its_bound_a_topic_keeps_nothing_rather_than_something_old() {
+        let (registry, shards) = (registry(9, 10), Shards::default());
+        publish(&registry, &shards, "a", &["12345"]);
+        publish(&registry, &shards, "b", &["12345"]);
+        assert_eq!(registry.retained_bytes(), 10);
+        publish(&registry, &shards, "a", &["new"]);
+        assert_eq!(last_payload(&registry, "a"), None);
+        assert_eq!(registry.retained_bytes(), 5);
+        assert_eq!(last_payload(&registry, "b").as_deref(), Some("12345"));
+        let joined = join(&registry, 0, "a");
+        assert_eq!((joined.position.offset, joined.replay.len()), (2, 0));
+        publish(&registry, &shards, "a", &["newer"]);
+        assert_eq!(last_payload(&registry, "a").as_deref(), Some("newer"));
+        publish(&registry, &shards, "live.a", &["not kept"]);
+        assert_eq!((last_payload(&registry, "live.a"), registry.retained_bytes()), (None, 10));
+    }
+
+    #[test]
+    fn a_batch_of_nothing_changes_nothing() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        join(&registry, 0, "a");
+        publish(&registry, &shards, "a", &["x"]);
+        let admitted = publish(&registry, &shards, "a", &[]);
+        assert_eq!((admitted.first, admitted.last, admitted.wake), (2, 1, ShardSet::EMPTY));
+        assert_eq!(last_payload(&registry, "a").as_deref(), Some("x"));
+        assert_eq!(shards.take_offsets(0), [1]);
+    }
+
+    #[test]
+    fn a_sweep_forgets_what_nobody_used_since_the_one_before() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        publish(&registry, &shards, "quiet", &["12345"]);
+        publish(&registry, &shards, "busy", &["1"]);
+        join(&registry, 0, "wanted");
+        publish(&registry, &shards, "wanted", &["1"]);
+        assert_eq!(registry.sweep(), 0, "all were used");
+        publish(&registry, &shards, "busy", &["1"]);
+        assert_eq!(registry.sweep(), 1);
+        assert_eq!((registry.topics(), registry.retained_bytes()), (2, 2));
+        assert_eq!(last_payload(&registry, "quiet"), None);
+        assert_eq!(registry.sweep(), 1, "now also `busy`");
+        for _ in 0..3 {
+            assert_eq!(registry.sweep(), 0, "subscribers keep a topic");
+        }
+        registry.leave(&topic("wanted"), 0);
+        assert_eq!(registry.sweep(), 0, "there was a subscriber since");
+        assert_eq!(registry.sweep(), 1);
+        assert_eq!((registry.topics(), registry.retained_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_topic_that_comes_back_counts_in_another_epoch() {
+        let (registry, shards) = (registry(9, 99), Shards::default());
+        let mut epochs = HashSet::new();
+        for _ in 0..100 {
+            let admitted = publish(&registry, &shards, "a", &["x"]);
+            assert_eq!(admitted.first, 1);
+            assert!(epochs.insert(admitted.epoch), "{} was in use", admitted.epoch);
+            assert_eq!((registry.sweep(), registry.sweep()), (0, 1));
+        }
+        let before = Start::After { epoch: epochs.iter().next().unwrap().to_string().into(), offset: 0 };
+        let joined = registry.join(&topic("a"), 0, &before).unwrap();
+        assert_eq!((joined.position.offset, joined.recovered), (0, Some(false)));
+    }
+
+    #[test]
+    fn who_holds_a_forgotten_entry_looks_again() {
+        let registry = registry(9, 99);
+        let before = join(&registry, 0, "a").position.epoch;
+        let entry = registry.entry(&topic("a")).unwrap();
+        let mut guard = entry.lock();
+        std::thread::scope(|scope| {
+            let joiner = scope.spawn(|| join(&registry, 1, "a").position.epoch);
+            let publisher = scope.spawn(|| {
+                let draft = drafts("a", &["x"]);
+                registry.admit(&topic("a"), draft, &Shards::default()).unwrap().epoch
+            });
+            // The map has the entry, so does this test, and now both threads, which wait for its lock.
+            while Arc::strong_count(&entry) < 4 {
+                std::thread::yield_now();
+            }
+            registry.topics.remove(&topic("a"));
+            guard.bury();
+            drop(guard);
+            let (joined, published) = (joiner.join().unwrap(), publisher.join().unwrap());
+            assert_eq!(joined, published);
+            assert_ne!(joined, before);
+        });
+    }
+
+    #[test]
+    fn a_restarted_process_does_not_reuse_an_epoch() {
+        let epochs: HashSet<_> = (0..100)
+            .map(|_| {
+                let Position { epoch, .. } = join(&registry(9, 99), 0, "a").position;
+                epoch
+            })
+            .collect();
+        assert_eq!(epochs.len(), 100);
     }
 }

@@ -60,3 +60,45 @@ impl Replay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_wire::{Draft, Kind, Topic};
+
+    #[test]
+    fn a_resume_is_complete_or_a_fresh_start() {
+        const EPOCH: Epoch = Epoch::new(7);
+        fn check(start: &Start<'_>, head: u64, keeps: bool, expect: (From, Option<bool>)) {
+            let mut replay = Replay::default();
+            if keeps {
+                let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, b"x");
+                replay.keep(Arc::new(Message::new(draft, Position { epoch: EPOCH, offset: head })));
+            }
+            let from = replay.from(start, Position { epoch: EPOCH, offset: head });
+            assert_eq!(from, expect, "{start:?}, head {head}, keeps {keeps}");
+        }
+        fn after(epoch: Epoch, offset: u64) -> Start<'static> {
+            Start::After { epoch: epoch.to_string().into(), offset }
+        }
+        check(&Start::Live, 5, true, (From::Nothing, None));
+        check(&Start::Last, 5, true, (From::Last, None));
+        check(&Start::Earliest, 5, true, (From::Last, None));
+        // Nothing was missed.
+        check(&after(EPOCH, 5), 5, true, (From::Nothing, Some(true)));
+        check(&after(EPOCH, 5), 5, false, (From::Nothing, Some(true)));
+        check(&after(EPOCH, 0), 0, false, (From::Nothing, Some(true)));
+        // One message was missed: it is recovered if it is kept.
+        check(&after(EPOCH, 4), 5, true, (From::Last, Some(true)));
+        check(&after(EPOCH, 0), 1, true, (From::Last, Some(true)));
+        check(&after(EPOCH, 4), 5, false, (From::Last, Some(false)));
+        // More was missed than is kept.
+        check(&after(EPOCH, 3), 5, true, (From::Last, Some(false)));
+        // Another count, or a place that this one never had.
+        check(&after(Epoch::new(8), 5), 5, true, (From::Last, Some(false)));
+        check(&after(Epoch::new(8), 4), 5, true, (From::Last, Some(false)));
+        check(&after(EPOCH, 6), 5, true, (From::Last, Some(false)));
+        check(&after(EPOCH, u64::MAX), 0, false, (From::Last, Some(false)));
+        check(&Start::After { epoch: "elsewhere".into(), offset: 5 }, 5, true, (From::Last, Some(false)));
+    }
+}
