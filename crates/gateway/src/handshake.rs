@@ -4,7 +4,10 @@
 
 use fanfare_wire::event::ErrorCode;
 use http_body_util::Full;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use crate::error::{ApiError, Body};
@@ -31,6 +34,13 @@ pub(crate) fn accept<B>(
     let headers = request.headers();
     if !is_upgrade(request) || !has_token(headers, CONNECTION, "upgrade") {
         return Err(ApiError::bad_request("not a WebSocket handshake").into());
+    }
+    // A proxy would take a body for frames, or frames for a body.
+    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|len| len != "0") {
+        return Err(ApiError::bad_request("a WebSocket handshake has no body").into());
+    }
+    if header(headers, "host").is_none() {
+        return Err(ApiError::bad_request("a WebSocket handshake names one host").into());
     }
     if header(headers, "sec-websocket-version") != Some("13") {
         return Err(Refused { error: upgrade_required(), version: true });
@@ -164,6 +174,9 @@ mod tests {
         check(set("sec-websocket-key", "short"), 400);
         check(set("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZ===="), 400);
         check(set("sec-websocket-protocol", "mqtt"), 400);
+        check(set("content-length", "5"), 400);
+        check(set("transfer-encoding", "chunked"), 400);
+        check(|request| drop(request.headers_mut().remove("host")), 400);
         check(
             |request| {
                 request.headers_mut().append("sec-websocket-key", HeaderValue::from_static(KEY));

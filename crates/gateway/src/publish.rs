@@ -272,8 +272,10 @@ impl Publisher<'_> {
         attributes: &Attributes<'_>,
         results: &mut Results,
     ) {
-        let mut run = Run { publisher: self, topic: None, drafts: Vec::new() };
-        for (number, text) in items.into_iter().enumerate() {
+        let mut run = Run { publisher: self, topic: None, drafts: Vec::new(), bytes: 0 };
+        for text in items {
+            let number = results.items;
+            results.items += 1;
             match envelope::parse(text) {
                 Ok(item) => self.item(&item, number, attributes, &mut run, results),
                 Err(ItemError(message)) => {
@@ -293,6 +295,17 @@ impl Publisher<'_> {
         run: &mut Run<'_>,
         results: &mut Results,
     ) {
+        // Its data exists once per topic: what one item becomes is bounded like what one body brings.
+        let limits = &self.worker.shared.config.limits;
+        let bytes = item.payload.len().saturating_mul(item.topics.len());
+        if item.topics.len() > limits.body_messages || bytes > limits.body_bytes {
+            run.end(results);
+            let message = format!(
+                "an item has at most {} topics and {} bytes over all of them",
+                limits.body_messages, limits.body_bytes
+            );
+            return results.push_error(None, &ApiError::too_large(message));
+        }
         // A key of the whole request stands for one per item.
         let key = match (&item.id, attributes.idempotency_key) {
             (Some(id), _) => Some(Cow::Borrowed(&**id)),
@@ -327,25 +340,31 @@ impl Publisher<'_> {
     }
 }
 
-/// Successive drafts of one topic.
+/// Successive drafts of one topic, at most as many and as large as one body has.
 struct Run<'a> {
     publisher: &'a Publisher<'a>,
     topic: Option<Topic>,
     drafts: Vec<Draft>,
+    bytes: usize,
 }
 
 impl Run<'_> {
     fn add(&mut self, draft: Draft, results: &mut Results) {
-        if self.topic.as_ref() != Some(&draft.topic) {
+        let limits = &self.publisher.worker.shared.config.limits;
+        let is_full = self.drafts.len() >= limits.body_messages
+            || self.bytes + draft.payload_bytes() > limits.body_bytes;
+        if is_full || self.topic.as_ref() != Some(&draft.topic) {
             self.end(results);
             self.topic = Some(draft.topic.clone());
         }
+        self.bytes += draft.payload_bytes();
         self.drafts.push(draft);
     }
 
     fn end(&mut self, results: &mut Results) {
         let Some(topic) = self.topic.take() else { return };
         let drafts = std::mem::take(&mut self.drafts);
+        self.bytes = 0;
         let count = drafts.len();
         match self.publisher.publish(&topic, drafts, None) {
             Ok(answer) => {
@@ -385,6 +404,8 @@ struct Failed<'a> {
 /// The answer of `POST /publish`, written as it comes about. Past its bound, results are only counted.
 struct Results {
     json: Vec<u8>,
+    /// Items so far: what numbers them when one key stands for all, also over the pieces of a publish stream.
+    items: usize,
     listed: usize,
     listed_max: usize,
     count: usize,
@@ -394,7 +415,7 @@ struct Results {
 
 impl Results {
     fn new(listed_max: usize) -> Self {
-        Self { json: Vec::new(), listed: 0, listed_max, count: 0, replayed: 0, errors: false }
+        Self { json: Vec::new(), items: 0, listed: 0, listed_max, count: 0, replayed: 0, errors: false }
     }
 
     fn push(&mut self, topic: &Topic, answer: &Answer) {

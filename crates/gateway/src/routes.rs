@@ -110,11 +110,11 @@ fn native(
     upgrade: &Upgrade,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    if request.method() != Method::GET {
-        return Err(ApiError::method_not_allowed("GET"));
-    }
     if !handshake::is_upgrade(&request) {
-        return Err(handshake::upgrade_required());
+        return Err(match *request.method() {
+            Method::GET => handshake::upgrade_required(),
+            _ => ApiError::method_not_allowed("GET"),
+        });
     }
     switch(worker, upgrade, &mut request, &[NATIVE_JSON], Ok(Endpoint::Native))
 }

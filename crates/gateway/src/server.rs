@@ -78,6 +78,11 @@ impl Server {
     pub fn bind(config: Config, demo: Option<Demo>) -> anyhow::Result<Self> {
         let limits = &config.limits;
         let public = || format!("cannot listen on {}", config.listen);
+        if config.workers > 1 && config.listen.port() != 0 {
+            // Listeners that share a port would share it with another gateway of this user, too, and each would get some
+            // of the clients: one that shares nothing tells whether it is free.
+            drop(accept::listen(config.listen, limits, false).with_context(public)?);
+        }
         let first = accept::listen(config.listen, limits, config.workers > 1).with_context(public)?;
         // With port 0 the others follow where the first one went.
         let address = first.local_addr().with_context(public)?;

@@ -266,9 +266,15 @@ fn publish(
     Ok((admitted.epoch, admitted.last))
 }
 
-/// Queues an answer. A client that asks and does not read is closed.
+/// Queues an answer. Answers are written when the commands that came together are through, or here when they would not
+/// fit: a client is judged by what its socket refuses. One that asks and does not read is closed.
 fn answer(worker: &Worker, connection: &Connection, event: &Event<'_>) -> End {
-    worker.shard.borrow_mut().push_control(connection.id, event.frame()).map_err(DisconnectReason::from)
+    let push = || worker.shard.borrow_mut().push_control(connection.id, event.frame());
+    if push().is_ok() {
+        return Ok(());
+    }
+    worker.flush(connection.id);
+    push().map_err(DisconnectReason::from)
 }
 
 /// A refused name is somebody's input of any length.

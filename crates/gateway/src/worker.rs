@@ -233,7 +233,10 @@ impl Worker {
         for topic in topics {
             self.shared.dispatch.registry.leave(topic, self.index);
         }
-        self.counters().subscribed_topics.set(self.shard.borrow().topics() as u64);
+        let shard = self.shard.borrow();
+        self.counters().subscribed_topics.set(shard.topics() as u64);
+        // Whoever leaves by closing leaves an outbox behind, too.
+        self.counters().outbox_bytes.set(shard.outbox_bytes() as u64);
     }
 }
 

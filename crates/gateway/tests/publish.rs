@@ -50,7 +50,7 @@ fn a_publish_is_answered_with_its_place() {
 #[test]
 fn the_content_type_decides_how_a_payload_arrives() {
     let gateway = Gateway::start(&[]);
-    let mut raw = Peer::websocket(gateway.address, "/topics/a");
+    let mut raw = Peer::raw(gateway.address, "a");
     let (mut native, _) = Peer::subscribed(gateway.address, &["a"]);
     let mut offset = 0;
     let mut check = |content_type: Option<&str>, body: &[u8], first: u8, payload: &[u8], tail: &str| {
@@ -385,27 +385,29 @@ fn a_bad_item_does_not_spoil_the_others() {
 
 #[test]
 fn what_a_full_inbox_refuses_surely_was_not_published() {
-    let gateway = Gateway::start(&["--inbox-messages", "10", "--body-messages", "10"]);
+    let gateway =
+        Gateway::start(&["--message-bytes", "1KiB", "--body-bytes", "4KiB", "--inbox-bytes", "4KiB"]);
     let topics: Vec<String> = (1..=12).map(|number| format!("t{number}")).collect();
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let mut subscribers = Peer::on_each_worker(gateway.address, "t1");
     for subscriber in &mut subscribers {
         subscriber.subscribe(&names[1..]);
     }
-    // The worker that carries out a request empties its own inbox only afterwards.
-    let answer = publish_many(&gateway, JSON, &json!({"topics": topics, "data": 1}).to_string()).json();
+    // The worker that carries out a request empties its own inbox only afterwards: four of 1,000 bytes have room.
+    let items: Vec<Value> =
+        topics.chunks(4).map(|topics| json!({"topics": topics, "data": "x".repeat(998)})).collect();
+    let answer = publish_many(&gateway, JSON, &Value::from(items).to_string()).json();
     assert_eq!(answer["errors"], true);
     let results = answer["results"].as_array().expect("results are a list");
-    assert_eq!(results.len(), 12);
-    let (taken, refused): (Vec<&Value>, Vec<_>) =
-        results.iter().partition(|result| result["error"].is_null());
-    assert_eq!(taken.len(), 10, "{answer}");
-    assert!(refused.iter().all(|result| result["error"]["code"] == "unavailable"), "{answer}");
-    assert_eq!(refused[0]["topic"], "t11");
+    assert_eq!(results.len(), 12, "{answer}");
+    for (result, topic) in results.iter().zip(&topics) {
+        assert_eq!(result["topic"], *topic);
+    }
+    assert!(results[..4].iter().all(|result| result["offset"] == 1), "{answer}");
+    assert!(results[4..].iter().all(|result| result["error"]["code"] == "unavailable"), "{answer}");
 
     // They are published when tried again: as the first of their topics.
-    for result in refused {
-        let topic = result["topic"].as_str().expect("a result names its topic");
+    for topic in &topics[4..] {
         assert_eq!(publish(gateway.address, topic, JSON, "1").json()["offset"], 1);
     }
     for mut subscriber in subscribers {

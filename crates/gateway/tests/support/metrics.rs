@@ -31,7 +31,7 @@ pub fn closes(gateway: &Gateway, reason: &str) -> f64 {
 }
 
 /// Waits until a sample is as it should be.
-pub fn until_metric(gateway: &Gateway, name: &str, is_right: impl Fn(f64) -> bool) {
+pub fn until_metric(gateway: &Gateway, name: &str, mut is_right: impl FnMut(f64) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let value = metric(gateway, name);

@@ -1,7 +1,8 @@
 //! A gateway of a test's own: the real program, on ports of its own, ended with the test.
 
-#![allow(dead_code, reason = "each test program uses its own part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of it")]
 
+pub mod config_file;
 pub mod metrics;
 pub mod peer;
 
@@ -25,18 +26,24 @@ pub struct Gateway {
 impl Gateway {
     /// Starts `fanfare serve` with two workers and `args` behind.
     pub fn start(args: &[&str]) -> Self {
-        Self::start_command("serve", args)
+        Self::start_command("serve", args, &[])
+    }
+
+    /// Starts `fanfare serve` with variables in its environment, too.
+    pub fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Self {
+        Self::start_command("serve", args, environment)
     }
 
     /// Starts `fanfare demo`.
     pub fn demo(args: &[&str]) -> Self {
-        Self::start_command("demo", args)
+        Self::start_command("demo", args, &[])
     }
 
-    fn start_command(command: &str, args: &[&str]) -> Self {
+    fn start_command(command: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut process = fanfare()
             .args([command, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(args)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");

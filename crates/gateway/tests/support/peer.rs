@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -117,24 +118,42 @@ impl Peer {
         Self::from_stream(TcpStream::connect(address).expect("the gateway listens"))
     }
 
-    /// Connects with a receive buffer of about `bytes`: a peer that soon takes no more when it does not read.
-    pub fn connect_small(address: SocketAddr, bytes: usize) -> Self {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(bytes).unwrap();
+    /// Connects with a receive buffer of about `bytes`: so much arrives while the test does not read.
+    pub fn connect_with_room(address: SocketAddr, bytes: usize) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("a buffer's size can be set");
         socket.connect(&address.into()).expect("the gateway listens");
         Self::from_stream(socket.into())
     }
 
     fn from_stream(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time above zero");
+        stream.set_nodelay(true).expect("TCP has it");
         Self { stream, received: Vec::new() }
+    }
+
+    /// The same connection for another thread, which only sends.
+    pub fn second_hand(&self) -> Self {
+        Self::from_stream(self.stream.try_clone().expect("a socket can be shared"))
     }
 
     /// A WebSocket on `target`.
     pub fn websocket(address: SocketAddr, target: &str) -> Self {
         Self::connect(address).upgraded(target)
+    }
+
+    /// The raw WebSocket of a topic that has no value yet, once the subscription is there: the 101 comes before it.
+    pub fn raw(address: SocketAddr, topic: &str) -> Self {
+        Self::websocket(address, &format!("/topics/{topic}")).listening()
+    }
+
+    /// Waits until the gateway has carried out what came before, of which nothing is answered.
+    pub fn listening(mut self) -> Self {
+        self.send(masked(PING, b"listening"));
+        let pong = self.frame();
+        assert_eq!((pong.first, &*pong.payload), (PONG, &b"listening"[..]));
+        self
     }
 
     /// Makes the connection a WebSocket.
@@ -287,7 +306,7 @@ impl Peer {
         Some(answer)
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// The next frame, whatever it is; `None` at the end of the connection.
     pub fn next(&mut self) -> Option<Frame> {
         let head = self.take(2)?;
         assert_eq!(head[1] & 0x80, 0, "a server masks nothing");
@@ -299,27 +318,30 @@ impl Peer {
         Some(Frame { first: head[0], payload: self.take(len as usize)? })
     }
 
-    /// The next frame.
+    /// The next frame but for pings of the server, which are answered on the way.
     pub fn frame(&mut self) -> Frame {
-        self.next().expect("a frame comes before the end")
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let frame = self.next().expect("a frame comes before the end");
+            if frame.first != PING {
+                return frame;
+            }
+            assert!(Instant::now() < deadline, "nothing but pings came");
+            self.try_send(masked(PONG, &frame.payload));
+        }
     }
 
-    /// The next frame, which is text. Pings of the server are answered on the way.
+    /// The next frame, which is text.
     pub fn text(&mut self) -> String {
-        loop {
-            let frame = self.frame();
-            match frame.first {
-                TEXT => return String::from_utf8(frame.payload).expect("text is UTF-8"),
-                PING => self.send(masked(PONG, &frame.payload)),
-                _ => panic!("not text: {frame:?}"),
-            }
-        }
+        let frame = self.frame();
+        assert_eq!(frame.first, TEXT, "{frame:?}");
+        String::from_utf8(frame.payload).expect("text is UTF-8")
     }
 
     /// The next frame, which is JSON.
     pub fn json(&mut self) -> Value {
         let text = self.text();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:.200}"))
     }
 
     /// Waits for the close frame and the end behind it, whatever comes before, and says the code.
@@ -334,6 +356,11 @@ impl Peer {
             }
         }
         code
+    }
+
+    /// The next byte; `None` at the end of the connection.
+    pub fn next_byte(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
     }
 
     /// Waits for the end of the connection.
