@@ -200,8 +200,13 @@ impl Page {
             ),
             gauge(
                 "fanfare_retained_bytes",
-                "Payload bytes kept as last values.",
+                "Memory of the messages kept for replay and as last values.",
                 shared.dispatch.registry.retained_bytes() as f64,
+            ),
+            counter(
+                "fanfare_replay_evictions_total",
+                "Times a topic gave up kept messages for others.",
+                shared.dispatch.registry.evictions() as f64,
             ),
             gauge(
                 "fanfare_idempotency_keys",
