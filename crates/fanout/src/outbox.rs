@@ -369,13 +369,13 @@ impl Outbox {
     }
 
     /// Makes what is next ready to be written: messages of a replay, and gaps, which grow no more from then on.
-    pub(crate) fn make_ready(&mut self) {
+    pub(crate) fn make_ready(&mut self, format: FormatId) {
         self.unfold_replay();
         for entry in self.queue.iter_mut().take(SLICES_MAX) {
             if let Entry::Gap(gap) = entry
                 && gap.frame.is_none()
             {
-                gap.frame = Some(gap.event().frame());
+                gap.frame = format.format().event(&gap.event());
             }
         }
     }
@@ -592,7 +592,7 @@ mod tests {
             outbox.note_gap(&batch(2, 3, 5), 0);
             let mut taken = Vec::new();
             while !outbox.is_empty() {
-                outbox.make_ready();
+                outbox.make_ready(FormatId::JSON);
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let (count, total) = outbox.fill(&mut slices);
                 taken.extend(slices[..count].iter().flat_map(|slice| slice.to_vec()));

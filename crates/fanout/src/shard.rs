@@ -523,7 +523,7 @@ impl<S: Sink> Turn<'_, S> {
         let id = subscriber.id(slot);
         let outbox = &mut subscriber.outbox;
         while !outbox.is_empty() {
-            outbox.make_ready();
+            outbox.make_ready(subscriber.format);
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, total) = outbox.fill(&mut slices);
             self.report.writes += 1;

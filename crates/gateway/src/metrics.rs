@@ -70,6 +70,7 @@ pub(crate) struct Counters {
     pub(crate) http_connections: Counter,
     pub(crate) raw_connections: Counter,
     pub(crate) json_connections: Counter,
+    pub(crate) stream_connections: Counter,
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) refused_connections: Counter,
@@ -115,6 +116,7 @@ impl Page {
             labelled("transport", "http", sum(|c| &c.http_connections)),
             labelled("transport", "raw", sum(|c| &c.raw_connections)),
             labelled("transport", "json", sum(|c| &c.json_connections)),
+            labelled("transport", "stream", sum(|c| &c.stream_connections)),
         ];
         vec![
             gauges("fanfare_connections", "Open connections, by what they carry.", connections.into()),

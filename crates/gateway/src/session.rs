@@ -53,7 +53,7 @@ impl Session {
     pub(crate) fn open(&self, worker: &Worker, connection: &Connection) -> End {
         match &self.endpoint {
             Endpoint::Raw { topic, start } => {
-                subscribe_raw(worker, connection, topic, start).map_err(|_| DisconnectReason::Refused)
+                subscribe_one(worker, connection, topic, start).map_err(|_| DisconnectReason::Refused)
             }
             Endpoint::Native => {
                 let limits = &worker.shared.config.limits;
@@ -95,7 +95,8 @@ impl Session {
 
 // === raw ===
 
-fn subscribe_raw(
+/// Subscribes a connection that has one topic and no acknowledgement.
+pub(crate) fn subscribe_one(
     worker: &Worker,
     connection: &Connection,
     topic: &Topic,
