@@ -15,7 +15,7 @@
 //! # Invariants
 //! - `bytes` and `messages` are the sums over the queued live frames, without what is already written.
 //! - `head_sent` is within the first frame of the head: a finished message leaves at once.
-//! - At most one unsent ping, one unsent pong, and per subscription one unsent gap.
+//! - At most [`PONGS_MAX`] unsent pings, as many unsent pongs, and per subscription one unsent gap.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -63,6 +63,9 @@ pub(crate) struct Sent {
 
 /// More slices in one call gain nothing; the kernel takes 1,024 at most.
 pub(crate) const SLICES_MAX: usize = 64;
+
+/// So many pings that came together are each answered.
+const PONGS_MAX: usize = 16;
 
 /// So many messages of a replay are made ready at once.
 const REPLAY_STEP: usize = 32;
@@ -229,24 +232,30 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a pong or a ping ahead of everything that can still wait. A newer one replaces an unsent one of its kind: RFC
-    /// 6455, section 5.5.3, lets a peer answer only the latest ping.
+    /// Queues a pong or a ping ahead of everything that can still wait, in their order. Past [`PONGS_MAX`] a newer one
+    /// replaces the last unsent one of its kind: RFC 6455, section 5.5.3, lets a peer answer only the latest ping.
     pub(crate) fn push_pong(&mut self, frame: Bytes) {
         if self.ended {
             return;
         }
         let mut place = self.first_whole();
-        self.control_bytes += frame.len();
-        while let Some(Entry::Pong(waiting)) = self.queue.get_mut(place) {
+        let (mut alike, mut last_alike) = (0, None);
+        while let Some(Entry::Pong(waiting)) = self.queue.get(place) {
             // The first byte of a frame says which of the two it is.
             if waiting.first() == frame.first() {
-                self.control_bytes -= waiting.len();
-                *waiting = frame;
-                return;
+                alike += 1;
+                last_alike = Some(place);
             }
             place += 1;
         }
-        self.queue.insert(place, Entry::Pong(frame));
+        self.control_bytes += frame.len();
+        match last_alike.and_then(|place| self.queue.get_mut(place)) {
+            Some(Entry::Pong(waiting)) if alike >= PONGS_MAX => {
+                self.control_bytes -= waiting.len();
+                *waiting = frame;
+            }
+            _ => self.queue.insert(place, Entry::Pong(frame)),
+        }
     }
 
     /// Drops the oldest waiting message of a topic that `may_drop`, and notes the gap in its place. `false` if there is
@@ -613,7 +622,7 @@ mod tests {
         assert_eq!(waiting(&mut outbox), "pong1102103");
         outbox.push_pong("pong2".into());
         check_sums(&outbox);
-        assert_eq!(waiting(&mut outbox), "pong2102103");
+        assert_eq!(waiting(&mut outbox), "pong1pong2102103");
     }
 
     #[test]
@@ -631,19 +640,22 @@ mod tests {
     }
 
     #[test]
-    fn one_ping_and_one_pong_wait_at_most() {
+    fn pings_are_answered_in_order_and_within_a_bound() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 2), 0, 0);
-        for frame in ["pong1", "?ping1", "pong2", "?ping2"] {
+        outbox.push_messages(&batch(1, 1, 1), 0, 0);
+        for frame in ["pong1", "?ping1", "pong2"] {
             outbox.push_pong(frame.into());
         }
-        assert_eq!(waiting(&mut outbox), "pong2?ping2101102");
+        assert_eq!(waiting(&mut outbox), "pong1?ping1pong2101");
         outbox.advance(1);
-        outbox.push_pong("?ping3".into());
-        outbox.push_pong("pong3".into());
-        outbox.push_pong("?ping4".into());
-        assert_eq!(waiting(&mut outbox), "ong2?ping4pong3101102");
-        assert_eq!(outbox.bytes(), 10 + 15);
+        for number in 3..100 {
+            outbox.push_pong(format!("pong{number}").into());
+        }
+        outbox.push_pong("?ping2".into());
+        let text = waiting(&mut outbox);
+        assert!(text.starts_with("ong1?ping1pong2pong3pong4"), "{text}");
+        assert!(text.ends_with("pong16pong99?ping2101"), "{text}");
+        assert_eq!(outbox.queue.len(), 1 + PONGS_MAX + 1 + 2, "the half-written one not counted");
     }
 
     #[test]
