@@ -116,11 +116,6 @@ impl Replay {
         last.map(|kept| &kept.message)
     }
 
-    /// The oldest offset that can be replayed.
-    pub(crate) fn oldest(&self) -> Option<u64> {
-        self.ring.front().map(|kept| kept.message.offset())
-    }
-
     /// The memory kept.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
