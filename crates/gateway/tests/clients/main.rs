@@ -3,6 +3,12 @@
 //! What the stories need is installed by itself, once, under the target directory (see [`tools`]); where that cannot be,
 //! they are ignored, and the reason is printed. `FANFARE_CLIENTS=off` ignores all of them and installs nothing.
 
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "the support is shared with tests of the usual harness"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -76,7 +82,7 @@ fn story(
 /// Two gateways behind the balancer of `deploy/haproxy`; the script starts the second, and ends the first.
 fn rolling_restart() -> Result<(), Failed> {
     // The balancer looks once a second, and has to see it twice.
-    let mut first = Gateway::start(&["--drain-grace", "6s", "--drain-window", "500ms"]);
+    let mut first = Gateway::start(&["--drain-grace", "8s", "--drain-window", "500ms"]);
     Script::of(&first, "python/haproxy.py", &[Tool::Python, Tool::HaProxy])?.run()?;
     let status = first.wait();
     if status.success() { Ok(()) } else { Err(format!("the drained gateway ended with {status}").into()) }

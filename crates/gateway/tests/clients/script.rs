@@ -83,11 +83,11 @@ pub(crate) fn run(command: &mut Command, log: &Path, patience: Duration) -> Resu
         None => {
             signal(&process, "TERM");
             wait(&mut process, FAREWELL)?;
+            signal(&process, "KILL");
+            process.wait()?;
             format!("not over after {patience:?}")
         }
     };
-    signal(&process, "KILL");
-    process.wait()?;
     let text = String::from_utf8_lossy(&fs::read(log)?).into_owned();
     let lines: Vec<&str> = text.lines().collect();
     let shown = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");

@@ -27,6 +27,6 @@ export async function publish(topic, body, type = "application/json") {
 }
 
 export async function until(what, check) {
+  console.log(`waiting: ${what}`);
   while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 50));
-  console.log(what);
 }

@@ -38,15 +38,14 @@ try {
   await until("prices move", async () => (await prices()).filter((price, row) => price !== first[row]).length > 5);
   await until("the rate is shown", async () => Number(await text("rate")) > 0);
   expect("offset gaps", await text("gaps"), "0");
-  await page.screenshot({ path: `${artifacts}/demo.png` });
 
   // The price of a stranger, digit for digit: a number would not keep its zeros. The market may trade the symbol at any
   // time, so it is posted until it is seen.
   const price = "70123.4500";
   await until("a posted price shows as it was posted", async () => {
     const body = JSON.stringify({ symbol: "BTC-USD", bid: price, ask: "70123.46", last: price });
-    const arguments_ = ["-sS", "-f", "-H", "content-type: application/json", "-d", body];
-    execFileSync(process.env.FANFARE_CURL, [...arguments_, `${url}/topics/ticker.BTC-USD`], { timeout: 10_000 });
+    const post = ["-sS", "-f", "-H", "content-type: application/json", "-d", body, `${url}/topics/ticker.BTC-USD`];
+    execFileSync(process.env.FANFARE_CURL, post, { timeout: 10_000 });
     return page.locator("#rows tr", { hasText: "BTC-USD" }).getByText(price, { exact: true }).first()
       .waitFor({ timeout: 1_000 }).then(() => true, () => false);
   });
@@ -56,6 +55,8 @@ try {
   await page.getByLabel("Find a symbol").fill("no such symbol");
   await page.getByText("No symbol matches.").waitFor();
   await page.getByLabel("Find a symbol").fill("");
+  await page.getByLabel("Find a symbol").blur();
+  await page.screenshot({ path: `${artifacts}/demo.png` });
   await page.setViewportSize({ width: 390, height: 844 });
   await page.screenshot({ path: `${artifacts}/demo-phone.png` });
   await page.setViewportSize({ width: 1280, height: 900 });

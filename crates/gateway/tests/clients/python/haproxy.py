@@ -4,11 +4,11 @@ Nodes know nothing of each other, so each part of the story publishes where its 
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
-import urllib.error
 import urllib.request
 
 from websockets.asyncio.client import connect
@@ -16,8 +16,6 @@ from websockets.exceptions import ConnectionClosed
 
 from story import URL as FIRST
 from story import expect, publish, status, tell, until
-
-import json
 
 
 def free_address():
@@ -45,7 +43,7 @@ def node_of(front):
         return None
 
 
-async def raw_until_the_end(websocket):
+async def until_the_end(websocket):
     seen = []
     try:
         async for message in websocket:
@@ -123,9 +121,9 @@ async def story():
         await publish("news", '"three"', url=FIRST)
         expect("the last message, raw", await raw.recv(), '"three"')
         expect("the last message, native", json.loads(await native.recv())["data"], "three")
-        seen, end = await raw_until_the_end(raw)
+        seen, end = await until_the_end(raw)
         expect("the end, raw", (seen, end.code, end.reason), ([], 1012, "draining"))
-        seen, end = await raw_until_the_end(native)
+        seen, end = await until_the_end(native)
         expect("the end, native", (end.code, end.reason), (4200, "draining"))
         bye = json.loads(seen[0])
         expect("the goodbye", (len(seen), bye["type"], bye["code"], bye["reason"]), (1, "bye", 4200, "draining"))

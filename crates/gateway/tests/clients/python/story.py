@@ -8,7 +8,8 @@ import urllib.request
 
 URL = os.environ["FANFARE_URL"]
 WS = URL.replace("http", "ws", 1)
-PATIENCE = 30
+ADMIN = os.environ["FANFARE_ADMIN"]
+PATIENCE = 60
 
 
 def tell(story):
@@ -28,19 +29,23 @@ async def publish(topic, payload, content_type="application/json", url=URL):
     return json.loads(await asyncio.to_thread(fetch, request))
 
 
-async def metric(line, url=os.environ["FANFARE_ADMIN"]):
-    """The value behind a name and its labels on the operators' page."""
-    page = (await asyncio.to_thread(fetch, f"{url}/metrics")).decode()
-    values = [row.rsplit(" ", 1)[1] for row in page.splitlines() if row.rsplit(" ", 1)[0] == line]
-    assert len(values) == 1, f"{line} is {len(values)} times on the metrics page"
-    return float(values[0])
+async def until_metric(name, value):
+    """Waits for a value on the operators' page: what a client sees may be counted a moment later."""
+
+    async def is_there():
+        page = await asyncio.to_thread(fetch, f"{ADMIN}/metrics")
+        rows = [row for row in page.decode().splitlines() if row.rpartition(" ")[0] == name]
+        print(rows)
+        return [float(row.rpartition(" ")[2]) for row in rows] == [value]
+
+    await until(f"{name} is {value}", is_there)
 
 
 async def until(what, check):
     """Asks again until `check` is true; the story's own bound ends it."""
+    print(f"waiting: {what}", flush=True)
     while not await check():
         await asyncio.sleep(0.05)
-    print(what)
 
 
 def fetch(request):

@@ -8,7 +8,7 @@ from story import WS, expect, publish, tell
 
 async def story():
     await publish("tornado", "before", "text/plain")
-    websocket = await websocket_connect(f"{WS}/topics/tornado", ping_interval=1, ping_timeout=1)
+    websocket = await websocket_connect(f"{WS}/topics/tornado", ping_interval=5)
     expect("the last value", await websocket.read_message(), "before")
     await publish("tornado", "{}")
     expect("a live message", await websocket.read_message(), "{}")

@@ -4,7 +4,7 @@ import asyncio
 
 from websockets.asyncio.client import connect
 
-from story import WS, expect, metric, publish, tell
+from story import WS, expect, publish, tell, until_metric
 
 SUBSCRIBERS = 200
 MESSAGES = [f'{{"number":{number}}}' for number in range(50)]
@@ -23,13 +23,13 @@ async def story():
     for _ in crowd:
         await ready.acquire()
     # The kernel spreads connections over the workers; each worker counts the topic once.
-    expect("the workers that take part", await metric("fanfare_subscribed_topics"), 2)
+    await until_metric("fanfare_subscribed_topics", 2)
 
     for message in MESSAGES:
         await publish("crowd", message)
     for number, seen in enumerate(await asyncio.gather(*crowd)):
         expect(f"what subscriber {number} saw", seen, MESSAGES)
-    expect("deliveries", await metric("fanfare_deliveries_total"), SUBSCRIBERS * len(MESSAGES))
+    await until_metric("fanfare_deliveries_total", SUBSCRIBERS * len(MESSAGES))
 
 
 tell(story)

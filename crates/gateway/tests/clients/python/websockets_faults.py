@@ -3,7 +3,7 @@
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from story import WS, expect, metric, publish, tell
+from story import WS, expect, publish, tell, until_metric
 
 MESSAGE_BYTES_MAX = 64 * 1024
 FRAGMENTS_MAX = 128
@@ -75,9 +75,10 @@ async def story():
 
     # Nothing of all that was published, and nobody else noticed.
     expect("the first message", (await publish("faults", "1"))["offset"], 1)
-    expect("closes for size", await metric('fanfare_closes_total{reason="too_big"}'), 3)
-    expect("closes for bad text", await metric('fanfare_closes_total{reason="bad_utf8"}'), 2)
-    expect("closes for bad frames", await metric('fanfare_closes_total{reason="protocol_error"}'), 2)
+    await until_metric('fanfare_closes_total{reason="too_big"}', 3)
+    await until_metric('fanfare_closes_total{reason="bad_utf8"}', 2)
+    await until_metric('fanfare_closes_total{reason="protocol_error"}', 2)
+    await until_metric('fanfare_closes_total{reason="wrong_type"}', 1)
 
 
 tell(story)
