@@ -64,6 +64,14 @@ impl Batch {
         batches
     }
 
+    /// A message as it is: its frame is shared, not copied.
+    pub(crate) fn single(format: FormatId, policy: SlowPolicy, message: &Message) -> Self {
+        let bytes = message.frame(format).clone();
+        let mut marks = SmallVec::new();
+        marks.push(Mark { end: bytes.len() as u32, offset: message.offset() });
+        Self { topic: message.topic().clone(), epoch: message.epoch(), policy, bytes, marks }
+    }
+
     fn new(first: &Message, format: FormatId, policy: SlowPolicy, messages: &[Arc<Message>]) -> Self {
         let bytes = match messages {
             [one] => one.frame(format).clone(),

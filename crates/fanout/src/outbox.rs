@@ -11,21 +11,23 @@
 //! ```
 //!
 //! # Owner        the shard; one thread, not `Send`
-//! # Bounds       [`OutboxLimits`]; past them, see [`slow_consumer`](crate::slow_consumer)
+//! # Bounds       [`OutboxLimits`]; past them, see [`slow_consumer`](crate::slow_consumer). A replay is bounded by its ring
 //! # Invariants
-//! - `bytes` and `messages` are the sums over the queued frames, without what is already written.
+//! - `bytes` and `messages` are the sums over the queued live frames, without what is already written.
 //! - `head_sent` is within the first frame of the head: a finished message leaves at once.
-//! - At most one unsent ping, one unsent pong, and per subscription one unsent gap.
+//! - At most [`PONGS_MAX`] unsent pings, as many unsent pongs, and per subscription one unsent gap.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfare_wire::event::{Event, GapReason};
-use fanfare_wire::{Epoch, Topic};
+use fanfare_wire::{Epoch, FormatId, Message, Topic};
 
 use crate::batch::Batch;
+use crate::slow_consumer::SlowPolicy;
 
 /// The bounds of each outbox.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +64,12 @@ pub(crate) struct Sent {
 /// More slices in one call gain nothing; the kernel takes 1,024 at most.
 pub(crate) const SLICES_MAX: usize = 64;
 
+/// So many pings that came together are each answered.
+const PONGS_MAX: usize = 16;
+
+/// So many messages of a replay are made ready at once.
+const REPLAY_STEP: usize = 32;
+
 /// A queue that grew past this many entries gives its memory back when it is empty.
 const ENTRIES_KEPT: usize = 16;
 
@@ -71,6 +79,8 @@ pub(crate) struct Outbox {
     head_sent: usize,
     bytes: usize,
     messages: usize,
+    /// Frames of replays.
+    replay_bytes: usize,
     control_bytes: usize,
     /// The last frame is queued or gone: nothing enters behind it.
     ended: bool,
@@ -80,17 +90,30 @@ pub(crate) struct Outbox {
 
 #[derive(Debug)]
 enum Entry {
-    /// `ends` with the subscription's last message.
+    /// `ends` with the subscription's last message. A `replay` is whole or not at all: it is outside the bounds and never
+    /// dropped.
     Messages {
         batch: Rc<Batch>,
         from: u32,
         to: u32,
         ends: bool,
+        replay: bool,
     },
+    /// Becomes messages a few at a time, when its turn comes.
+    Replay(Box<Replay>),
     Control(Bytes),
     /// Or a ping.
     Pong(Bytes),
     Gap(Box<Gap>),
+}
+
+/// Retained messages of one topic, on their way to one subscriber.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) messages: std::vec::IntoIter<Arc<Message>>,
+    pub(crate) topic: Topic,
+    pub(crate) format: FormatId,
+    pub(crate) policy: SlowPolicy,
 }
 
 /// Messages of one subscription that were dropped.
@@ -106,6 +129,12 @@ struct Gap {
     frame: Option<Bytes>,
 }
 
+impl Replay {
+    fn bytes(&self) -> usize {
+        self.messages.as_slice().iter().map(|message| message.frame(self.format).len()).sum()
+    }
+}
+
 impl Gap {
     fn event(&self) -> Event<'_> {
         let Self { topic, epoch, from, to, .. } = self;
@@ -119,6 +148,7 @@ impl Entry {
             Self::Messages { batch, from, to, .. } => batch.messages(*from, *to),
             Self::Control(frame) | Self::Pong(frame) => frame,
             Self::Gap(gap) => gap.frame.as_deref().unwrap_or_default(),
+            Self::Replay(_) => &[],
         }
     }
 }
@@ -130,7 +160,7 @@ impl Outbox {
 
     /// Bytes of messages and answers that wait.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.control_bytes
+        self.bytes + self.replay_bytes + self.control_bytes
     }
 
     /// Whether the batch stays within the bounds. An outbox in which no whole message waits takes any one batch.
@@ -152,7 +182,41 @@ impl Outbox {
         if sent > 0 {
             self.head_sent = position - batch.start(from);
         }
-        self.queue.push_back(Entry::Messages { batch: Rc::clone(batch), from, to, ends: false });
+        self.queue.push_back(Entry::Messages {
+            batch: Rc::clone(batch),
+            from,
+            to,
+            ends: false,
+            replay: false,
+        });
+    }
+
+    /// Queues retained messages behind everything else.
+    pub(crate) fn push_replay(&mut self, replay: Replay) {
+        if !self.ended {
+            self.replay_bytes += replay.bytes();
+            self.queue.push_back(Entry::Replay(Box::new(replay)));
+        }
+    }
+
+    /// How many replays wait.
+    pub(crate) fn replays(&self) -> usize {
+        self.queue.iter().filter(|entry| matches!(entry, Entry::Replay(_))).count()
+    }
+
+    /// Makes the next messages of a replay whose turn has come ready to be written.
+    fn unfold_replay(&mut self) {
+        while let Some(Entry::Replay(replay)) = self.queue.front_mut() {
+            let Replay { format, policy, .. } = **replay;
+            let next: Vec<_> = replay.messages.by_ref().take(REPLAY_STEP).collect();
+            if replay.messages.len() == 0 {
+                self.queue.pop_front();
+            }
+            for message in next.iter().rev() {
+                let batch = Rc::new(Batch::single(format, policy, message));
+                self.queue.push_front(Entry::Messages { batch, from: 0, to: 1, ends: false, replay: true });
+            }
+        }
     }
 
     /// Queues an answer behind everything else.
@@ -168,31 +232,39 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a pong or a ping ahead of everything that can still wait. A newer one replaces an unsent one of its kind: RFC
-    /// 6455, section 5.5.3, lets a peer answer only the latest ping.
+    /// Queues a pong or a ping ahead of everything that can still wait, in their order. Past [`PONGS_MAX`] a newer one
+    /// replaces the last unsent one of its kind: RFC 6455, section 5.5.3, lets a peer answer only the latest ping.
     pub(crate) fn push_pong(&mut self, frame: Bytes) {
         if self.ended {
             return;
         }
         let mut place = self.first_whole();
-        self.control_bytes += frame.len();
-        while let Some(Entry::Pong(waiting)) = self.queue.get_mut(place) {
+        let (mut alike, mut last_alike) = (0, None);
+        while let Some(Entry::Pong(waiting)) = self.queue.get(place) {
             // The first byte of a frame says which of the two it is.
             if waiting.first() == frame.first() {
-                self.control_bytes -= waiting.len();
-                *waiting = frame;
-                return;
+                alike += 1;
+                last_alike = Some(place);
             }
             place += 1;
         }
-        self.queue.insert(place, Entry::Pong(frame));
+        self.control_bytes += frame.len();
+        match last_alike.and_then(|place| self.queue.get_mut(place)) {
+            Some(Entry::Pong(waiting)) if alike >= PONGS_MAX => {
+                self.control_bytes -= waiting.len();
+                *waiting = frame;
+            }
+            _ => self.queue.insert(place, Entry::Pong(frame)),
+        }
     }
 
     /// Drops the oldest waiting message of a topic that `may_drop`, and notes the gap in its place. `false` if there is
     /// none.
     pub(crate) fn drop_oldest(&mut self, may_drop: impl Fn(&Batch) -> bool) -> bool {
         for index in self.first_whole()..self.queue.len() {
-            let Entry::Messages { batch, from, to, ends } = &mut self.queue[index] else { continue };
+            let Entry::Messages { batch, from, to, ends, replay: false } = &mut self.queue[index] else {
+                continue;
+            };
             if !may_drop(batch) {
                 continue;
             }
@@ -218,10 +290,11 @@ impl Outbox {
         if self.head_sent == 0 {
             return 0;
         }
-        if let Some(Entry::Messages { batch, from, to, ends }) = self.queue.front_mut()
+        if let Some(Entry::Messages { batch, from, to, ends, replay }) = self.queue.front_mut()
             && *from + 1 < *to
         {
-            let rest = Entry::Messages { batch: Rc::clone(batch), from: *from + 1, to: *to, ends: *ends };
+            let (batch, replay) = (Rc::clone(batch), *replay);
+            let rest = Entry::Messages { batch, from: *from + 1, to: *to, ends: *ends, replay };
             (*to, *ends) = (*from + 1, false);
             self.queue.insert(1, rest);
         }
@@ -264,6 +337,7 @@ impl Outbox {
                 // A message or a subscription's end stands between: an older gap must not reach over it.
                 Entry::Messages { batch, .. } if batch.topic == lost.topic => break,
                 Entry::Gap(gap) if gap.topic == lost.topic => break,
+                Entry::Replay(replay) if replay.topic == lost.topic => break,
                 _ => {}
             }
         }
@@ -280,12 +354,16 @@ impl Outbox {
         if discard {
             let head = if self.head_sent > 0 { self.queue.pop_front() } else { None };
             self.queue.clear();
-            (self.bytes, self.messages, self.control_bytes) = (0, 0, 0);
+            (self.bytes, self.messages, self.replay_bytes, self.control_bytes) = (0, 0, 0, 0);
             match head {
-                Some(Entry::Messages { batch, from, ends, .. }) => {
-                    self.bytes = batch.messages(from, from + 1).len() - self.head_sent;
-                    self.messages = 1;
-                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1, ends });
+                Some(Entry::Messages { batch, from, ends, replay, .. }) => {
+                    let bytes = batch.messages(from, from + 1).len() - self.head_sent;
+                    if replay {
+                        self.replay_bytes = bytes;
+                    } else {
+                        (self.bytes, self.messages) = (bytes, 1);
+                    }
+                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1, ends, replay });
                 }
                 Some(Entry::Gap(gap)) => self.queue.push_back(Entry::Gap(gap)),
                 Some(control) => {
@@ -299,13 +377,14 @@ impl Outbox {
         self.queue.push_back(Entry::Control(frame));
     }
 
-    /// Encodes the gaps whose turn has come.
-    pub(crate) fn encode_gaps(&mut self) {
+    /// Makes what is next ready to be written: messages of a replay, and gaps, which grow no more from then on.
+    pub(crate) fn make_ready(&mut self, format: FormatId) {
+        self.unfold_replay();
         for entry in self.queue.iter_mut().take(SLICES_MAX) {
             if let Entry::Gap(gap) = entry
                 && gap.frame.is_none()
             {
-                gap.frame = Some(gap.event().frame());
+                gap.frame = format.format().event(&gap.event());
             }
         }
     }
@@ -313,7 +392,9 @@ impl Outbox {
     /// What to write next: fills `slices` from the front of the queue and returns how many, and their bytes together.
     pub(crate) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
         let (mut count, mut total) = (0, 0);
-        for (slice, entry) in slices.iter_mut().zip(&self.queue) {
+        // A replay further back waits until it is in front.
+        let ready = self.queue.iter().take_while(|entry| !matches!(entry, Entry::Replay(_)));
+        for (slice, entry) in slices.iter_mut().zip(ready) {
             let bytes = if count == 0 { &entry.bytes()[self.head_sent..] } else { entry.bytes() };
             *slice = IoSlice::new(bytes);
             count += 1;
@@ -333,12 +414,13 @@ impl Outbox {
             let done = written >= left;
             let step = written.min(left);
             match entry {
-                Entry::Messages { batch, from, to, .. } => {
-                    self.bytes -= step;
+                Entry::Messages { batch, from, to, replay, .. } => {
+                    let bytes = if *replay { &mut self.replay_bytes } else { &mut self.bytes };
+                    *bytes -= step;
                     let position = batch.start(*from) + self.head_sent + step;
                     let next = batch.index_at(position).min(*to);
                     sent.messages += u64::from(next - *from);
-                    self.messages -= (next - *from) as usize;
+                    self.messages -= if *replay { 0 } else { (next - *from) as usize };
                     self.head_sent = position - batch.start(next);
                     *from = next;
                 }
@@ -346,7 +428,7 @@ impl Outbox {
                     self.control_bytes -= step;
                     self.head_sent += step;
                 }
-                Entry::Gap(_) => self.head_sent += step,
+                Entry::Gap(_) | Entry::Replay(_) => self.head_sent += step,
             }
             written -= step;
             if !done {
@@ -362,7 +444,7 @@ impl Outbox {
     }
 
     fn head_is_half_message(&self) -> bool {
-        self.head_sent > 0 && matches!(self.queue.front(), Some(Entry::Messages { .. }))
+        self.head_sent > 0 && matches!(self.queue.front(), Some(Entry::Messages { replay: false, .. }))
     }
 }
 
@@ -405,7 +487,7 @@ mod tests {
     fn check_sums(outbox: &Outbox) {
         let (mut bytes, mut messages) = (0, 0);
         for (index, entry) in outbox.queue.iter().enumerate() {
-            if let Entry::Messages { batch, from, to, .. } = entry {
+            if let Entry::Messages { batch, from, to, replay: false, .. } = entry {
                 bytes += batch.messages(*from, *to).len() - if index == 0 { outbox.head_sent } else { 0 };
                 messages += (to - from) as usize;
             }
@@ -519,7 +601,7 @@ mod tests {
             outbox.note_gap(&batch(2, 3, 5), 0);
             let mut taken = Vec::new();
             while !outbox.is_empty() {
-                outbox.encode_gaps();
+                outbox.make_ready(FormatId::JSON);
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let (count, total) = outbox.fill(&mut slices);
                 taken.extend(slices[..count].iter().flat_map(|slice| slice.to_vec()));
@@ -540,7 +622,7 @@ mod tests {
         assert_eq!(waiting(&mut outbox), "pong1102103");
         outbox.push_pong("pong2".into());
         check_sums(&outbox);
-        assert_eq!(waiting(&mut outbox), "pong2102103");
+        assert_eq!(waiting(&mut outbox), "pong1pong2102103");
     }
 
     #[test]
@@ -558,19 +640,66 @@ mod tests {
     }
 
     #[test]
-    fn one_ping_and_one_pong_wait_at_most() {
+    fn pings_are_answered_in_order_and_within_a_bound() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 2), 0, 0);
-        for frame in ["pong1", "?ping1", "pong2", "?ping2"] {
+        outbox.push_messages(&batch(1, 1, 1), 0, 0);
+        for frame in ["pong1", "?ping1", "pong2"] {
             outbox.push_pong(frame.into());
         }
-        assert_eq!(waiting(&mut outbox), "pong2?ping2101102");
+        assert_eq!(waiting(&mut outbox), "pong1?ping1pong2101");
         outbox.advance(1);
-        outbox.push_pong("?ping3".into());
-        outbox.push_pong("pong3".into());
-        outbox.push_pong("?ping4".into());
-        assert_eq!(waiting(&mut outbox), "ong2?ping4pong3101102");
-        assert_eq!(outbox.bytes(), 10 + 15);
+        for number in 3..100 {
+            outbox.push_pong(format!("pong{number}").into());
+        }
+        outbox.push_pong("?ping2".into());
+        let text = waiting(&mut outbox);
+        assert!(text.starts_with("ong1?ping1pong2pong3pong4"), "{text}");
+        assert!(text.ends_with("pong16pong99?ping2101"), "{text}");
+        assert_eq!(outbox.queue.len(), 1 + PONGS_MAX + 1 + 2, "the half-written one not counted");
+    }
+
+    #[test]
+    fn a_replay_is_whole_and_outside_the_bounds() {
+        for step in [1, 7, 64, 1_000] {
+            let messages: Vec<_> = (1..=100)
+                .map(|offset| {
+                    let draft = Draft::new(Topic::new("1").unwrap(), Kind::Text, b"old");
+                    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+                })
+                .collect();
+            let mut outbox = Outbox::default();
+            outbox.push_control("ack".into(), &LIMITS).unwrap();
+            outbox.push_replay(Replay {
+                messages: messages.into_iter(),
+                topic: Topic::new("1").unwrap(),
+                format: FormatId::RAW,
+                policy: SlowPolicy::DropOldest,
+            });
+            assert_eq!(outbox.bytes(), 3 + 500);
+            outbox.push_messages(&batch(1, 101, 103), 0, 0);
+            assert!(outbox.drop_oldest(|_| true), "the oldest live message goes, no replayed one");
+            outbox.note_gap(&batch(1, 104, 104), 0);
+            let (mut taken, mut delivered) = (String::new(), 0);
+            while !outbox.is_empty() {
+                outbox.unfold_replay();
+                assert!(outbox.queue.len() <= REPLAY_STEP + 6, "a few at a time");
+                let text = waiting(&mut outbox);
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let (_, total) = outbox.fill(&mut slices);
+                if step >= total {
+                    taken.push_str(&text);
+                }
+                delivered += outbox.advance(step.min(total)).messages;
+                check_sums(&outbox);
+            }
+            assert_eq!((delivered, outbox.bytes()), (102, 0), "step {step}");
+            if step == 1_000 {
+                assert_eq!(
+                    taken,
+                    format!("ack{}<1:101-101>\u{4}1102\u{4}1103<1:104-104>", "old".repeat(100))
+                );
+            }
+        }
     }
 
     #[test]

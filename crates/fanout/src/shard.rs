@@ -13,7 +13,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::batch::Batch;
-use crate::outbox::{Flushed, Outbox, OutboxLimits, SLICES_MAX};
+use crate::outbox::{Flushed, Outbox, OutboxLimits, Replay, SLICES_MAX};
 use crate::pass::{Cursor, Group, Pass, Planned, Progress, Report, Sink, Written};
 use crate::slow_consumer::{Eviction, SlowPolicy};
 use crate::subscriber::{Subscriber, SubscriberId, Subscription};
@@ -171,29 +171,20 @@ impl Shard {
         self.with_outbox(id, |outbox| outbox.push_pong(frame));
     }
 
-    /// Queues retained messages of a topic the subscriber was just tied to, for the caller to flush. Their offsets are at
-    /// most the `start` given then.
-    pub fn replay(
-        &mut self,
-        id: SubscriberId,
-        messages: &[Arc<Message>],
-        sink: &mut impl Sink,
-        report: &mut Report,
-    ) {
-        let Some(topic) = messages.first().and_then(|message| self.by_name.get(message.topic())) else {
-            return;
-        };
-        let policy = self.topics[*topic as usize].policy;
-        if self.subscriber(id).is_none() {
-            return;
+    /// Queues retained messages of a topic the subscriber was just tied to. Their offsets are at most the `start` given
+    /// then. However many they are, they are written as the socket takes them, and none of them is dropped. A client that
+    /// subscribes over and over without reading is to be closed.
+    pub fn replay(&mut self, id: SubscriberId, messages: Vec<Arc<Message>>) -> Result<(), Eviction> {
+        let Some(topic) = messages.first().map(|message| message.topic().clone()) else { return Ok(()) };
+        let Some(index) = self.by_name.get(&topic) else { return Ok(()) };
+        let policy = self.topics[*index as usize].policy;
+        let Some(subscriber) = self.subscriber(id) else { return Ok(()) };
+        if subscriber.outbox.replays() >= self.limits.subscriptions_max {
+            return Err(Eviction::SlowConsumer);
         }
-        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return };
-        let before = subscriber.outbox.bytes();
-        let mut turn = Turn { limits: &self.limits.outbox, sink, report };
-        for batch in &Batch::join(subscriber.format, policy, messages) {
-            turn.gather(subscriber, id.slot, batch, 0);
-        }
-        self.outbox_bytes = self.outbox_bytes + subscriber.outbox.bytes() - before;
+        let replay = Replay { messages: messages.into_iter(), topic, format: subscriber.format, policy };
+        self.with_outbox(id, |outbox| outbox.push_replay(replay));
+        Ok(())
     }
 
     /// Ends the conversation: no more messages enter, `frame` is the last to leave. With `discard`, what waits is thrown
@@ -532,7 +523,7 @@ impl<S: Sink> Turn<'_, S> {
         let id = subscriber.id(slot);
         let outbox = &mut subscriber.outbox;
         while !outbox.is_empty() {
-            outbox.encode_gaps();
+            outbox.make_ready(subscriber.format);
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, total) = outbox.fill(&mut slices);
             self.report.writes += 1;
@@ -814,7 +805,7 @@ mod tests {
         assert_eq!(shard.unsubscribe(old, &name), None);
         assert_eq!(shard.push_control(old, "ack".into()), Ok(()));
         shard.push_pong(old, "pong".into());
-        shard.replay(old, &messages(&["a1"]), &mut sink, &mut report);
+        assert_eq!(shard.replay(old, messages(&["a1"])), Ok(()));
         shard.close(old, "bye".into(), true, &mut left);
         shard.disconnect(old, &mut left);
         assert_eq!(shard.flush(old, &mut sink, &mut report), Flushed::Empty);

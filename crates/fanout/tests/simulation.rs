@@ -213,7 +213,11 @@ impl World {
         self.push_answer(client, Promise::Subscribed { topic, next });
         if let Some(message) = replay {
             self.seen.replays += 1;
-            self.shard.replay(id, &[message], &mut self.sockets, &mut self.report);
+            if let Err(eviction) = self.shard.replay(id, vec![message]) {
+                // It subscribed over and over, and read nothing.
+                assert_eq!(eviction, Eviction::SlowConsumer);
+                self.close(client, true);
+            }
             // A subscriber that was too slow for the replay is evicted without it.
             self.handle_report();
         }
@@ -381,7 +385,7 @@ impl World {
         assert_eq!(self.shard.unsubscribe(id, &name), None);
         assert_eq!(self.shard.push_control(id, frame.clone()), Ok(()));
         self.shard.push_pong(id, frame.clone());
-        self.shard.replay(id, last.as_slice(), &mut self.sockets, &mut self.report);
+        assert_eq!(self.shard.replay(id, last.into_iter().collect()), Ok(()));
         assert_eq!(self.shard.flush(id, &mut self.sockets, &mut self.report), Flushed::Empty);
         self.shard.close(id, frame, true, &mut left);
         self.shard.disconnect(id, &mut left);
@@ -410,7 +414,8 @@ impl World {
             assert_eq!(before - self.shard.outbox_bytes(), kept.bytes - kept.gap_bytes, "{id:?}");
             let bound = &self.limits.outbox;
             assert!(kept.bytes - kept.gap_bytes <= self.waiting_bytes_max(), "{id:?} {kept:?} {bound:?}");
-            let messages_max = bound.messages_max.max(self.topics.group_messages_max + 1);
+            let replays_max = self.limits.subscriptions_max + 1;
+            let messages_max = bound.messages_max.max(self.topics.group_messages_max + 1) + replays_max;
             assert!(kept.messages <= messages_max as u64, "{id:?} {kept:?} {bound:?}");
         }
         self.handle_report();
@@ -451,10 +456,12 @@ impl World {
         self.clients[client].starts.keys().map(|&topic| (topic, self.given(client, topic))).collect()
     }
 
-    /// The most that may wait for one subscriber: a half-written message and a batch, if they are over the bound.
+    /// The most that may wait for one subscriber: a half-written message and a batch, if they are over the bound, and its
+    /// replays of one message each.
     fn waiting_bytes_max(&self) -> usize {
         let OutboxLimits { bytes_max, control_bytes_max, .. } = self.limits.outbox;
-        bytes_max.max(2 * self.topics.group_bytes_max) + control_bytes_max + CONTROL_SLACK
+        let replays_max = (self.limits.subscriptions_max + 1) * self.topics.group_bytes_max;
+        bytes_max.max(2 * self.topics.group_bytes_max) + replays_max + control_bytes_max + CONTROL_SLACK
     }
 
     /// Queues an answer. A client that does not read its answers is closed.

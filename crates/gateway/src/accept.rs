@@ -17,8 +17,8 @@ use tokio::time::sleep;
 use crate::connection::Permit;
 use crate::drain::Phase;
 use crate::limits::Limits;
-use crate::routes::{self, Upgrade};
-use crate::transport::websocket;
+use crate::routes::{self, Upgrade, UpgradeSlot};
+use crate::transport::{http_stream, websocket};
 use crate::worker::Worker;
 
 /// A request's header fits `Limits::header_bytes`; bodies are read in pieces of at most this.
@@ -90,11 +90,11 @@ fn write_now(stream: &TcpStream, answer: &[u8]) {
     let _ = std::io::Write::write(&mut &*SockRef::from(stream), answer);
 }
 
-/// Serves requests on a connection until it ends or becomes a WebSocket.
+/// Serves requests on a connection until it ends or becomes a subscriber.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
     let open = OpenHttp::new(&worker);
     let limits = &worker.shared.config.limits;
-    let upgrade = Rc::new(Upgrade::default());
+    let upgrade = Rc::new(UpgradeSlot::default());
     let service = service_fn({
         let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
         move |request| routes::route(Rc::clone(&worker), Rc::clone(&upgrade), request)
@@ -118,9 +118,12 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
     match (served, upgrade.take()) {
-        (Ok(()), Some(endpoint)) => {
-            // A task of its own, so that nothing of the HTTP connection stays in memory.
+        // A task of its own each, so that nothing of the HTTP connection stays in memory.
+        (Ok(()), Some(Upgrade::WebSocket(endpoint))) => {
             drop(spawn_local(websocket::run(Rc::clone(&worker), stream, parts.read_buf, endpoint, permit)));
+        }
+        (Err(_), Some(Upgrade::Stream(request))) => {
+            drop(spawn_local(http_stream::run(Rc::clone(&worker), stream, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
             write_now(

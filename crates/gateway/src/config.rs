@@ -6,13 +6,15 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use fanfare_fanout::SlowPolicy;
-use fanfare_registry::ShardSet;
+use fanfare_registry::{ReplayLimits, Retention, ShardSet};
 use fanfare_wire::{Pattern, Topic};
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
+use crate::units;
 
 /// What the gateway was told.
 #[derive(Debug, Clone)]
@@ -29,13 +31,23 @@ pub struct Config {
     pub topics: Vec<TopicRule>,
 }
 
-/// What holds for the topics that match a pattern.
+/// What holds for the topics that match a pattern. What it leaves out has the default.
 #[derive(Debug, Clone)]
 pub struct TopicRule {
     /// Which topics.
     pub pattern: Pattern,
-    /// What holds for them.
-    pub settings: TopicSettings,
+    slow: Option<SlowPolicy>,
+    last_value: Option<bool>,
+    replay: ReplayRule,
+}
+
+/// `replay = false`, or bounds of its own.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReplayRule {
+    off: bool,
+    messages: Option<usize>,
+    age: Option<Duration>,
+    bytes: Option<usize>,
 }
 
 /// What holds for a topic.
@@ -43,14 +55,8 @@ pub struct TopicRule {
 pub struct TopicSettings {
     /// What happens to a slow subscriber.
     pub slow: SlowPolicy,
-    /// Whether a new subscriber gets the last message.
-    pub last_value: bool,
-}
-
-impl Default for TopicSettings {
-    fn default() -> Self {
-        Self { slow: SlowPolicy::Disconnect, last_value: true }
-    }
+    /// What is kept for those who come later.
+    pub retention: Retention,
 }
 
 /// What is wrong with a configuration: one line per error.
@@ -99,7 +105,19 @@ impl Config {
     /// What holds for `topic`.
     pub fn settings(&self, topic: &Topic) -> TopicSettings {
         let rule = self.topics.iter().find(|rule| rule.pattern.matches(topic));
-        rule.map(|rule| rule.settings).unwrap_or_default()
+        let replay = rule.map(|rule| rule.replay).unwrap_or_default();
+        let limits = ReplayLimits {
+            messages_max: replay.messages.unwrap_or(self.limits.replay_messages),
+            age_max: replay.age.unwrap_or(self.limits.replay_age),
+            bytes_max: replay.bytes.unwrap_or(self.limits.replay_bytes),
+        };
+        TopicSettings {
+            slow: rule.and_then(|rule| rule.slow).unwrap_or_default(),
+            retention: Retention {
+                last_value: rule.and_then(|rule| rule.last_value).unwrap_or(true),
+                replay: (!replay.off).then_some(limits),
+            },
+        }
     }
 
     fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
@@ -152,7 +170,7 @@ impl Config {
             "listen" => self.listen = address(text)?,
             "admin" => self.admin = address(text)?,
             "workers" => {
-                self.workers = crate::units::Count(text)?;
+                self.workers = units::Count(text)?;
                 if self.workers > ShardSet::SHARDS_MAX {
                     return Err(format!("at most {} workers", ShardSet::SHARDS_MAX));
                 }
@@ -199,28 +217,47 @@ impl Config {
 }
 
 fn topic_rule(table: &Table) -> Result<TopicRule, String> {
-    let mut settings = TopicSettings::default();
-    let mut pattern = None;
+    let (mut pattern, mut slow, mut last_value) = (None, None, None);
+    let mut replay = ReplayRule::default();
     for (key, value) in table {
         match (key.as_str(), value) {
             ("match", Value::String(text)) => {
                 pattern = Some(Pattern::new(text).map_err(|error| format!("match: {text:?}: {error}"))?);
             }
             ("slow", Value::String(text)) => {
-                settings.slow = match text.as_str() {
+                slow = Some(match text.as_str() {
                     "disconnect" => SlowPolicy::Disconnect,
                     "drop-oldest" => SlowPolicy::DropOldest,
                     _ => return Err(format!("slow: {text:?} is neither \"disconnect\" nor \"drop-oldest\"")),
-                };
+                });
             }
-            ("last_value", Value::Boolean(keeps)) => settings.last_value = *keeps,
+            ("last_value", Value::Boolean(keeps)) => last_value = Some(*keeps),
+            ("replay", Value::Boolean(on)) => replay.off = !on,
+            ("replay", Value::Table(table)) => {
+                replay = replay_rule(table).map_err(|error| format!("replay.{error}"))?;
+            }
             ("match" | "slow", _) => return Err(format!("{key}: not a string")),
             ("last_value", _) => return Err(format!("{key}: neither true nor false")),
+            ("replay", _) => return Err(format!("{key}: neither true, false nor a table")),
             _ => return Err(format!("{key}: unknown key")),
         }
     }
     let pattern = pattern.ok_or("match: missing")?;
-    Ok(TopicRule { pattern, settings })
+    Ok(TopicRule { pattern, slow, last_value, replay })
+}
+
+fn replay_rule(table: &Table) -> Result<ReplayRule, String> {
+    let mut rule = ReplayRule::default();
+    for (key, value) in table {
+        let read = |text: String| match key.as_str() {
+            "messages" => units::Count(&text).map(|count| rule.messages = Some(count)),
+            "age" => units::Time(&text).map(|age| rule.age = Some(age)),
+            "bytes" => units::Bytes(&text).map(|bytes| rule.bytes = Some(bytes)),
+            _ => Err("unknown key".into()),
+        };
+        scalar(value).and_then(read).map_err(|error| format!("{key}: {error}"))?;
+    }
+    Ok(rule)
 }
 
 fn scalar(value: &Value) -> Result<String, String> {
@@ -255,18 +292,25 @@ mod tests {
             [[topics]]
             match = "ticker.>"
             slow = "drop-oldest"
+            replay = { messages = 5, age = "1s" }
             [[topics]]
             match = "echo"
             last_value = false
+            replay = false
             "#,
         )
         .unwrap();
         assert_eq!((config.listen.port(), config.workers, config.limits.connections), (80, 3, 7));
         assert_eq!(config.limits.outbox_bytes, 128 << 10);
         let settings = |name: &str| config.settings(&Topic::new(name).unwrap());
-        assert_eq!(settings("ticker.A"), TopicSettings { slow: SlowPolicy::DropOldest, last_value: true });
-        assert_eq!(settings("echo"), TopicSettings { slow: SlowPolicy::Disconnect, last_value: false });
-        assert_eq!(settings("other"), TopicSettings::default());
+        let ticker = settings("ticker.A");
+        assert_eq!((ticker.slow, ticker.retention.last_value), (SlowPolicy::DropOldest, true));
+        let replay = ReplayLimits { messages_max: 5, age_max: Duration::from_secs(1), bytes_max: 1 << 20 };
+        assert_eq!(ticker.retention.replay, Some(replay));
+        assert_eq!(settings("echo").retention, Retention { last_value: false, replay: None });
+        let other = settings("other");
+        assert_eq!((other.slow, other.retention.last_value), (SlowPolicy::Disconnect, true));
+        assert_eq!(other.retention.replay.map(|replay| replay.messages_max), Some(1_000));
     }
 
     #[test]
@@ -294,6 +338,8 @@ mod tests {
         check("[[topics]]\nmatch = \"a..b\"", &["topics[0].match: \"a..b\""]);
         check("[[topics]]\nmatch = \"a\"\nslow = \"never\"", &["topics[0].slow: \"never\""]);
         check("[[topics]]\nmatch = \"a\"\nlast = 1", &["topics[0].last: unknown key"]);
+        check("[[topics]]\nmatch = \"a\"\nreplay = 1", &["topics[0].replay: neither"]);
+        check("[[topics]]\nmatch = \"a\"\nreplay = { age = 1 }", &["topics[0].replay.age: \"1\""]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 
 use fanfare_fanout::SubscriberId;
+use fanfare_wire::FormatId;
 use tokio::net::TcpStream;
 
 use crate::server::Shared;
@@ -18,8 +19,8 @@ use crate::transport::disconnect::DisconnectReason;
 pub(crate) struct Connection {
     pub(crate) id: SubscriberId,
     pub(crate) stream: TcpStream,
-    /// Speaks native JSON; else it is the raw WebSocket of one topic.
-    pub(crate) native: bool,
+    /// How it sees messages; its transport follows from that.
+    pub(crate) format: FormatId,
     /// Set when the server decides to close; what ends the connection first is its reason.
     pub(crate) closing: Cell<Option<DisconnectReason>>,
     /// The time for closing is over.
@@ -33,11 +34,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: SubscriberId, stream: TcpStream, native: bool, permit: Permit) -> Self {
+    pub(crate) fn new(id: SubscriberId, stream: TcpStream, format: FormatId, permit: Permit) -> Self {
         Self {
             id,
             stream,
-            native,
+            format,
             closing: Cell::new(None),
             expired: Cell::new(false),
             awaiting_pong: Cell::new(false),

@@ -3,6 +3,7 @@
 //! Never waits: a publish either has its place and is on its way, or surely is not published.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use fanfare_registry::{AdmitError, Admitted, BatchSize, InboxFull, Inboxes, Registry, ShardSet};
 use fanfare_wire::{Draft, Message, Topic};
@@ -21,7 +22,7 @@ pub(crate) struct AllInboxes(pub(crate) Vec<Inbox>);
 impl Dispatch {
     /// Publishes `drafts`, all to `topic`, in their order and without another message between them.
     pub(crate) fn publish(&self, topic: &Topic, drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
-        let admitted = self.registry.admit(topic, drafts, &self.inboxes)?;
+        let admitted = self.registry.admit(topic, drafts, Instant::now(), &self.inboxes)?;
         for shard in admitted.wake.iter() {
             self.inboxes.0[shard].wake();
         }

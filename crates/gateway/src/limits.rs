@@ -76,7 +76,10 @@ limits! {
     subscriptions: Count = "256", "Topics of one connection; one more is refused with `limit`.";
     topics: Count = "100000", "Topics of the process; a publish or subscription that needs one more is refused with `limit`.";
     topic_idle: Time = "1h", "A topic without subscribers and publishes for this long (up to twice) is forgotten.";
-    retained_bytes: Bytes = "256MiB", "Payload bytes kept as last values, over all topics; past it a topic keeps none.";
+    replay_messages: Count = "1000", "Messages of one topic kept for replay; a topic rule may say otherwise.";
+    replay_age: Time = "60s", "How long a message is kept for replay; likewise. A last value does not age.";
+    replay_bytes: Bytes = "1MiB", "Memory of one topic's messages kept for replay; likewise.";
+    retained_bytes: Bytes = "256MiB", "Memory of all messages kept; past it the least recently used topics give way.";
 
     message_bytes: Bytes = "64KiB", "One message, published over HTTP or received over a WebSocket (1009).";
     fragments: Count = "128", "Fragments of one WebSocket message (1009).";

@@ -7,15 +7,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fanfare_fanout::SubscriberId;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
-
-/// The shared ping: final, ping, no payload.
-const PING: Bytes = Bytes::from_static(&[0x89, 0]);
 
 /// The longest tick: how late a deadline may be noticed.
 const TICK_MAX: Duration = Duration::from_millis(100);
@@ -61,16 +58,17 @@ pub(crate) async fn run(worker: Rc<Worker>) {
 }
 
 fn ping(worker: &Worker, tick: usize, ticks: usize) {
-    let due: Vec<SubscriberId> = {
+    let due: Vec<_> = {
         let connections = worker.connections.borrow();
         let open = connections.every(tick, ticks).filter(|connection| connection.closing.get().is_none());
-        open.inspect(|connection| connection.awaiting_pong.set(true))
-            .map(|connection| connection.id)
-            .collect()
+        open.map(|connection| (connection.id, connection.format)).collect()
     };
-    for id in due {
-        worker.shard.borrow_mut().push_pong(id, PING);
+    for (id, format) in due {
+        worker.shard.borrow_mut().push_pong(id, transport::heartbeat(format));
         worker.flush(id);
+        if let Some(connection) = worker.connections.borrow().get(id) {
+            connection.awaiting_pong.set(transport::is_websocket(format));
+        }
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) struct Counters {
     pub(crate) http_connections: Counter,
     pub(crate) raw_connections: Counter,
     pub(crate) json_connections: Counter,
+    pub(crate) stream_connections: Counter,
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) refused_connections: Counter,
@@ -115,6 +116,7 @@ impl Page {
             labelled("transport", "http", sum(|c| &c.http_connections)),
             labelled("transport", "raw", sum(|c| &c.raw_connections)),
             labelled("transport", "json", sum(|c| &c.json_connections)),
+            labelled("transport", "stream", sum(|c| &c.stream_connections)),
         ];
         vec![
             gauges("fanfare_connections", "Open connections, by what they carry.", connections.into()),
@@ -200,8 +202,13 @@ impl Page {
             ),
             gauge(
                 "fanfare_retained_bytes",
-                "Payload bytes kept as last values.",
+                "Memory of the messages kept for replay and as last values.",
                 shared.dispatch.registry.retained_bytes() as f64,
+            ),
+            counter(
+                "fanfare_replay_evictions_total",
+                "Times a topic gave up kept messages for others.",
+                shared.dispatch.registry.evictions() as f64,
             ),
             gauge(
                 "fanfare_idempotency_keys",

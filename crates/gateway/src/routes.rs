@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
 use fanfare_wire::command::Start;
-use fanfare_wire::{Kind, Message, Topic};
+use fanfare_wire::{FormatId, Kind, Message, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
 use crate::demo;
@@ -19,28 +18,43 @@ use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, NATIVE_JSON};
 use crate::publish;
 use crate::session::Endpoint;
+use crate::transport::http_stream;
 use crate::worker::Worker;
 
-/// What a connection becomes once its 101 is written.
-#[derive(Default)]
-pub(crate) struct Upgrade(RefCell<Option<Endpoint>>);
+/// What a connection becomes.
+#[derive(Debug)]
+pub(crate) enum Upgrade {
+    /// Once its 101 is written.
+    WebSocket(Endpoint),
+    /// In place of a response, which is written by the transport.
+    Stream(http_stream::Request),
+}
 
-impl Upgrade {
-    pub(crate) fn take(&self) -> Option<Endpoint> {
+/// Where a request leaves it for the connection.
+#[derive(Default)]
+pub(crate) struct UpgradeSlot(RefCell<Option<Upgrade>>);
+
+impl UpgradeSlot {
+    pub(crate) fn take(&self) -> Option<Upgrade> {
         self.0.borrow_mut().take()
     }
 
-    fn set(&self, endpoint: Endpoint) {
-        *self.0.borrow_mut() = Some(endpoint);
+    fn set(&self, upgrade: Upgrade) {
+        *self.0.borrow_mut() = Some(upgrade);
     }
 }
 
-/// Answers one request. It never fails: what goes wrong is an answer, too.
+/// Tells hyper to leave the connection as it is, nothing written: it has become a stream.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection has become a stream")]
+pub(crate) struct Taken;
+
+/// Answers one request. What goes wrong is an answer, too.
 pub(crate) async fn route(
     worker: Rc<Worker>,
-    upgrade: Rc<Upgrade>,
+    upgrade: Rc<UpgradeSlot>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Body>, Taken> {
     let path = request.uri().path().to_owned();
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
@@ -53,6 +67,9 @@ pub(crate) async fn route(
             None => demo(&worker, path),
         },
     };
+    if matches!(*upgrade.0.borrow(), Some(Upgrade::Stream(_))) {
+        return Err(Taken);
+    }
     Ok(answer.unwrap_or_else(|error| error.response()))
 }
 
@@ -68,7 +85,7 @@ pub(crate) fn readiness(draining: bool) -> Response<Body> {
 /// `/topics/{topic}`
 async fn topic(
     worker: &Worker,
-    upgrade: &Upgrade,
+    upgrade: &UpgradeSlot,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
@@ -86,7 +103,13 @@ async fn topic(
             };
             counted(worker, publish::to_topic(worker, &name, split_lines, request)).await
         }
-        Method::GET | Method::HEAD => last_value(worker, &Topic::new(&name)?, &request),
+        Method::GET | Method::HEAD => {
+            let topic = Topic::new(&name)?;
+            match stream_format(&request) {
+                Some(format) if request.method() == Method::GET => stream(upgrade, format, topic, &request),
+                _ => last_value(worker, &topic, &request),
+            }
+        }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
     }
 }
@@ -94,7 +117,7 @@ async fn topic(
 /// `GET /topics/{topic}` with an upgrade: the raw WebSocket.
 fn raw(
     worker: &Worker,
-    upgrade: &Upgrade,
+    upgrade: &UpgradeSlot,
     name: &str,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
@@ -104,10 +127,52 @@ fn raw(
     switch(worker, upgrade, &mut request, &[], endpoint)
 }
 
+/// What `Accept` asks for, if it is a stream.
+fn stream_format(request: &Request<Incoming>) -> Option<FormatId> {
+    let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).find_map(|range| match range.split(';').next()?.trim() {
+        "text/event-stream" => Some(FormatId::EVENT_STREAM),
+        "application/x-ndjson" => Some(FormatId::NDJSON),
+        _ => None,
+    })
+}
+
+/// `GET /topics/{topic}` with `Accept: text/event-stream` or `application/x-ndjson`.
+fn stream(
+    upgrade: &UpgradeSlot,
+    format: FormatId,
+    topic: Topic,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    if request.version() != Version::HTTP_11 {
+        return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
+    }
+    let start = match last_event_id(request)? {
+        Some(place) => place,
+        None => start(request)?,
+    };
+    upgrade.set(Upgrade::Stream(http_stream::Request { format, topic, start }));
+    // It is never seen: the stream's own head goes out in its place.
+    Ok(Response::new(Full::default()))
+}
+
+/// `Last-Event-ID: epoch:offset`, which browsers send when they come back, or `?last_event_id=`. An empty one is none.
+fn last_event_id(request: &Request<Incoming>) -> Result<Option<Start<'static>>, ApiError> {
+    let refuse = || ApiError::bad_request("Last-Event-ID is EPOCH:OFFSET, as the stream's ids are");
+    let id = match request.headers().get("last-event-id") {
+        Some(id) => Some(id.to_str().map_err(|_| refuse())?.to_owned()),
+        None => parameter(request, "last_event_id"),
+    };
+    let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(None) };
+    let (epoch, offset) = id.split_once(':').ok_or_else(refuse)?;
+    let offset = offset.parse().map_err(|_| refuse())?;
+    Ok(Some(Start::After { epoch: Cow::Owned(epoch.to_owned()), offset }))
+}
+
 /// `GET /ws`
 fn native(
     worker: &Worker,
-    upgrade: &Upgrade,
+    upgrade: &UpgradeSlot,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if !handshake::is_upgrade(&request) {
@@ -121,7 +186,7 @@ fn native(
 
 fn switch(
     worker: &Worker,
-    upgrade: &Upgrade,
+    upgrade: &UpgradeSlot,
     request: &mut Request<Incoming>,
     subprotocols: &[&'static str],
     endpoint: Result<Endpoint, ApiError>,
@@ -132,7 +197,7 @@ fn switch(
     });
     match accepted {
         Ok((endpoint, response)) => {
-            upgrade.set(endpoint);
+            upgrade.set(Upgrade::WebSocket(endpoint));
             Ok(response)
         }
         Err(refused) => {

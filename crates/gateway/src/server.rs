@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use fanfare_registry::{Registry, RegistryLimits, Retention};
+use fanfare_registry::{Registry, RegistryLimits};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -138,7 +138,7 @@ fn registry(config: &Config) -> Registry {
     let limits =
         RegistryLimits { topics_max: config.limits.topics, retained_bytes_max: config.limits.retained_bytes };
     let rules = config.clone();
-    Registry::new(limits, move |topic| Retention { last_value: rules.settings(topic).last_value })
+    Registry::new(limits, move |topic| rules.settings(topic).retention)
 }
 
 fn inboxes(config: &Config) -> AllInboxes {

@@ -4,7 +4,7 @@
 //! drives it.
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use fanfare_fanout::{SlowPolicy, SubscribeError};
 use fanfare_registry::JoinError;
@@ -53,7 +53,7 @@ impl Session {
     pub(crate) fn open(&self, worker: &Worker, connection: &Connection) -> End {
         match &self.endpoint {
             Endpoint::Raw { topic, start } => {
-                subscribe_raw(worker, connection, topic, start).map_err(|_| DisconnectReason::Refused)
+                subscribe_one(worker, connection, topic, start).map_err(|_| DisconnectReason::Refused)
             }
             Endpoint::Native => {
                 let limits = &worker.shared.config.limits;
@@ -95,7 +95,8 @@ impl Session {
 
 // === raw ===
 
-fn subscribe_raw(
+/// Subscribes a connection that has one topic and no acknowledgement.
+pub(crate) fn subscribe_one(
     worker: &Worker,
     connection: &Connection,
     topic: &Topic,
@@ -105,13 +106,13 @@ fn subscribe_raw(
     if worker.shard.borrow().may_subscribe(connection.id, topic).is_err() {
         return Ok(());
     }
-    let joined = worker.shared.dispatch.registry.join(topic, worker.index, start)?;
+    let joined = worker.shared.dispatch.registry.join(topic, worker.index, start, Instant::now())?;
     let policy = worker.shared.config.settings(topic).slow;
     let offset = joined.position.offset;
     let subscribed = worker.shard.borrow_mut().subscribe(connection.id, topic, policy, offset);
     debug_assert_eq!(subscribed, Ok(true));
-    worker.with_writer(|shard, writer, report| shard.replay(connection.id, &joined.replay, writer, report));
-    worker.settle();
+    let replayed = worker.shard.borrow_mut().replay(connection.id, joined.replay);
+    debug_assert_eq!(replayed, Ok(()), "it is the connection's only one");
     worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);
     Ok(())
 }
@@ -179,12 +180,9 @@ fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: 
         });
     }
     answer(worker, connection, &Event::Subscribed { id, topics: results })?;
-    worker.with_writer(|shard, writer, report| {
-        for replay in &replays {
-            shard.replay(connection.id, replay, writer, report);
-        }
-    });
-    worker.settle();
+    for replay in replays {
+        worker.shard.borrow_mut().replay(connection.id, replay)?;
+    }
     worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);
     Ok(())
 }
@@ -202,7 +200,7 @@ fn join<'a>(
         SubscribeError::TooMany => (ErrorCode::Limit, "the connection has as many subscriptions as it may"),
         SubscribeError::Closing => (ErrorCode::Unavailable, "the connection is closing"),
     })?;
-    let joined = worker.shared.dispatch.registry.join(&topic, worker.index, &wanted.start);
+    let joined = worker.shared.dispatch.registry.join(&topic, worker.index, &wanted.start, Instant::now());
     let mut joined = joined
         .map_err(|JoinError::TooManyTopics| (ErrorCode::Limit, "the gateway has as many topics as it may"))?;
     let settings = worker.shared.config.settings(&topic);

@@ -1,4 +1,67 @@
-//! What carries frames to a subscriber, once the handshake is over.
+//! What carries frames to a subscriber, once the request is answered.
+//!
+//! | transport | formats | liveness | the last frame |
+//! |---|---|---|---|
+//! | WebSocket | raw, json | ping and pong | a close frame with code and reason |
+//! | HTTP stream | event_stream, ndjson | a heartbeat that nobody answers; TCP sees a dead peer | the last chunk |
 
 pub(crate) mod disconnect;
+pub(crate) mod http_stream;
 pub(crate) mod websocket;
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use fanfare_fanout::Flushed;
+use fanfare_wire::FormatId;
+use fanfare_wire::chunk;
+use fanfare_wire::websocket::{OpCode, close_frame, frame};
+
+use crate::connection::Connection;
+use crate::worker::Worker;
+use disconnect::DisconnectReason;
+
+/// Whether a format goes over a WebSocket; else over an HTTP stream.
+pub(crate) fn is_websocket(format: FormatId) -> bool {
+    matches!(format, FormatId::RAW | FormatId::JSON)
+}
+
+/// What tells the peer that this was all.
+pub(crate) fn last_frame(format: FormatId, reason: DisconnectReason) -> Bytes {
+    match reason {
+        _ if !is_websocket(format) => chunk::LAST,
+        DisconnectReason::PeerClosed(None) => frame(OpCode::Close, &[]),
+        _ => close_frame(reason.code(format == FormatId::JSON), &reason.text()),
+    }
+}
+
+/// A sign of life, the same bytes for all.
+pub(crate) fn heartbeat(format: FormatId) -> Bytes {
+    match format {
+        // A comment line without a blank one: some clients make an event of that.
+        FormatId::EVENT_STREAM => Bytes::from_static(b"2\r\n:\n\r\n"),
+        // An empty line, which readers of lines of JSON pass over.
+        FormatId::NDJSON => Bytes::from_static(b"1\r\n\n\r\n"),
+        // Final, ping, no payload.
+        _ => Bytes::from_static(&[0x89, 0]),
+    }
+}
+
+/// Writes what waits for a connection until nothing does or the socket is full. `false` if the peer is gone.
+pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
+    while worker.shard.borrow().is_waiting(connection.id) {
+        match connection.stream.poll_write_ready(context) {
+            Poll::Pending => return true,
+            Poll::Ready(Err(_)) => return false,
+            Poll::Ready(Ok(())) => {}
+        }
+        match worker.flush(connection.id) {
+            Flushed::Empty => break,
+            // Either the socket said so, and the next look at its readiness waits for it; or it took a part, and the next
+            // write will say so.
+            Flushed::Blocked => {}
+            Flushed::PeerGone => return false,
+        }
+    }
+    true
+}

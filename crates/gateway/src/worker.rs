@@ -11,7 +11,6 @@ use std::time::Instant;
 use fanfare_fanout::{Flushed, OutboxLimits, Progress, Report, Shard, ShardLimits, SubscriberId};
 use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
-use fanfare_wire::websocket::{OpCode, close_frame, frame};
 use fanfare_wire::{Draft, FormatId, Topic};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -24,6 +23,7 @@ use crate::inbox::Handover;
 use crate::liveness::{self, Liveness};
 use crate::metrics::Counters;
 use crate::server::Shared;
+use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
 use crate::writer::InlineWriter;
 
@@ -133,9 +133,10 @@ impl Worker {
 
     /// Makes a socket a subscriber.
     pub(crate) fn connect(&self, stream: TcpStream, format: FormatId, permit: Permit) -> Rc<Connection> {
-        let native = format == FormatId::JSON;
-        let id = self.shard.borrow_mut().connect(format, native);
-        let connection = Rc::new(Connection::new(id, stream, native, permit));
+        // The raw format has no words for a gap.
+        let takes_gaps = format != FormatId::RAW;
+        let id = self.shard.borrow_mut().connect(format, takes_gaps);
+        let connection = Rc::new(Connection::new(id, stream, format, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
         connection
     }
@@ -156,14 +157,11 @@ impl Worker {
             return;
         }
         connection.closing.set(Some(reason));
-        let close = match reason {
-            DisconnectReason::PeerClosed(None) => frame(OpCode::Close, &[]),
-            _ => close_frame(reason.code(connection.native), &reason.text()),
-        };
+        let close = transport::last_frame(connection.format, reason);
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
-            if reason == DisconnectReason::Draining && connection.native {
+            if reason == DisconnectReason::Draining && connection.format == FormatId::JSON {
                 let code = reason.code(true).0;
                 let bye =
                     Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };

@@ -1,12 +1,13 @@
 //! One topic: its count, what it keeps, and who is interested.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use fanfare_wire::command::Start;
 use fanfare_wire::{Draft, Epoch, Message, Position};
 
 use crate::registry::{BatchSize, InboxFull, Inboxes};
-use crate::replay::{From, Replay};
+use crate::replay::{Replay, Retention};
 use crate::shard_set::ShardSet;
 
 /// The place some messages of one topic got. Of no messages, `first` is past `last`.
@@ -39,7 +40,10 @@ pub(crate) struct Entry {
     head: Position,
     interest: ShardSet,
     replay: Replay,
-    keeps_last: bool,
+    /// Used since the eviction's hand passed last.
+    pub(crate) recent: bool,
+    /// Stands in the eviction's queue.
+    pub(crate) queued: bool,
     /// Set by whoever uses the topic, cleared by the sweep.
     used: bool,
     /// Taken out of the map. Whoever still holds the entry looks the topic up again.
@@ -53,12 +57,13 @@ pub(crate) struct Kept {
 }
 
 impl Entry {
-    pub(crate) fn new(epoch: Epoch, keeps_last: bool) -> Self {
+    pub(crate) fn new(epoch: Epoch, retention: Retention) -> Self {
         Self {
             head: Position { epoch, offset: 0 },
             interest: ShardSet::EMPTY,
-            replay: Replay::default(),
-            keeps_last,
+            replay: Replay::new(retention),
+            recent: true,
+            queued: false,
             used: true,
             dead: false,
         }
@@ -69,10 +74,10 @@ impl Entry {
     pub(crate) fn admit(
         &mut self,
         drafts: Vec<Draft>,
+        now: Instant,
         inboxes: &impl Inboxes,
-        may_keep: bool,
     ) -> Result<(Admitted, Kept), InboxFull> {
-        self.used = true;
+        (self.used, self.recent) = (true, true);
         if drafts.is_empty() {
             let Position { epoch, offset } = self.head;
             let admitted = Admitted { epoch, first: offset + 1, last: offset, wake: ShardSet::EMPTY };
@@ -91,11 +96,7 @@ impl Entry {
             })
             .collect();
         let before = self.replay.bytes();
-        match messages.last() {
-            Some(last) if self.keeps_last && may_keep => self.replay.keep(Arc::clone(last)),
-            // An older message must not be served as the last one.
-            _ => self.replay.clear(),
-        }
+        messages.iter().for_each(|message| self.replay.keep(message, now));
         let kept = Kept { before, after: self.replay.bytes() };
         let wake = if self.interest.is_empty() {
             ShardSet::EMPTY
@@ -106,15 +107,18 @@ impl Entry {
     }
 
     /// Registers `shard`'s interest and says where its new subscriber stands.
-    pub(crate) fn join(&mut self, shard: usize, start: &Start<'_>) -> Joined {
-        self.used = true;
+    pub(crate) fn join(&mut self, shard: usize, start: &Start<'_>, now: Instant) -> (Joined, Kept) {
         self.interest.insert(shard);
-        let (from, recovered) = self.replay.from(start, self.head);
-        let replay = match from {
-            From::Nothing => Vec::new(),
-            From::Last => self.replay.last().cloned().into_iter().collect(),
-        };
-        Joined { position: self.head, replay, recovered }
+        let before = self.replay.bytes();
+        let (replay, recovered) = self.look(start, now);
+        let kept = Kept { before, after: self.replay.bytes() };
+        (Joined { position: self.head, replay, recovered }, kept)
+    }
+
+    fn look(&mut self, start: &Start<'_>, now: Instant) -> (Vec<Arc<Message>>, Option<bool>) {
+        (self.used, self.recent) = (true, true);
+        self.replay.forget_aged(now);
+        self.replay.from(start, self.head)
     }
 
     /// Takes `shard`'s interest away. Returns whether the topic now is as if it had never been.
@@ -130,14 +134,28 @@ impl Entry {
         idle
     }
 
+    /// Lets go of memory for other topics.
+    pub(crate) fn give_way(&mut self) -> Kept {
+        let before = self.replay.bytes();
+        self.replay.give_way();
+        Kept { before, after: self.replay.bytes() }
+    }
+
+    /// Whether messages are kept.
+    pub(crate) fn keeps_messages(&self) -> bool {
+        !self.replay.is_empty()
+    }
+
     pub(crate) fn last(&self) -> Option<&Arc<Message>> {
         self.replay.last()
     }
 
-    /// Ends the entry; returns the bytes it kept.
+    /// Ends the entry; returns the memory it kept, which is free from now on, whoever still holds the entry.
     pub(crate) fn bury(&mut self) -> usize {
         self.dead = true;
-        self.replay.bytes()
+        let bytes = self.replay.bytes();
+        self.replay = Replay::new(Retention { last_value: false, replay: None });
+        bytes
     }
 
     pub(crate) fn is_unused(&self) -> bool {

@@ -14,7 +14,6 @@ mod replay;
 mod shard_set;
 
 pub use entry::{Admitted, Joined};
-pub use registry::{
-    AdmitError, BatchSize, InboxFull, Inboxes, JoinError, Registry, RegistryLimits, Retention,
-};
+pub use registry::{AdmitError, BatchSize, InboxFull, Inboxes, JoinError, Registry, RegistryLimits};
+pub use replay::{ReplayLimits, Retention};
 pub use shard_set::ShardSet;

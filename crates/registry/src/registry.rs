@@ -1,15 +1,18 @@
 //! The topics of the process.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use fanfare_wire::command::Start;
 use fanfare_wire::{Draft, Epoch, Message, Topic};
 use parking_lot::Mutex;
 
-use crate::entry::{Admitted, Entry, Joined};
+use crate::entry::{Admitted, Entry, Joined, Kept};
+use crate::replay::Retention;
 use crate::shard_set::ShardSet;
 
 /// Where admitted messages go: one bounded inbox per shard. The gateway provides them.
@@ -59,15 +62,8 @@ pub enum JoinError {
 pub struct RegistryLimits {
     /// Topics with subscribers, or published to not long ago.
     pub topics_max: usize,
-    /// Payload bytes kept for newcomers, over all topics. Past it, a topic keeps no last message.
+    /// Memory of the messages kept for newcomers, over all topics. Past it, the least recently used topics give way.
     pub retained_bytes_max: usize,
-}
-
-/// What a topic keeps, decided when it appears.
-#[derive(Debug, Clone, Copy)]
-pub struct Retention {
-    /// Whether a new subscriber gets the last message.
-    pub last_value: bool,
 }
 
 /// The process's topics. All threads share it.
@@ -77,6 +73,10 @@ pub struct Registry {
     retention: Box<dyn Fn(&Topic) -> Retention + Send + Sync>,
     topics_len: AtomicUsize,
     retained_bytes: AtomicUsize,
+    /// Topics that keep messages, in the order in which they give way: a clock hand that passes over a topic once if it
+    /// was used meanwhile.
+    giving_way: Mutex<VecDeque<Arc<Mutex<Entry>>>>,
+    evictions: AtomicU64,
     epochs: AtomicU64,
 }
 
@@ -92,6 +92,8 @@ impl Registry {
             retention: Box::new(retention),
             topics_len: AtomicUsize::new(0),
             retained_bytes: AtomicUsize::new(0),
+            giving_way: Mutex::default(),
+            evictions: AtomicU64::new(0),
             // Random, so that a restarted process does not reuse an epoch.
             epochs: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
         }
@@ -102,32 +104,44 @@ impl Registry {
         &self,
         topic: &Topic,
         drafts: Vec<Draft>,
+        now: Instant,
         inboxes: &impl Inboxes,
     ) -> Result<Admitted, AdmitError> {
-        loop {
-            let entry = self.entry(topic).ok_or(AdmitError::TooManyTopics)?;
-            let mut entry = entry.lock();
+        let admitted = loop {
+            let shared = self.entry(topic).ok_or(AdmitError::TooManyTopics)?;
+            let mut entry = shared.lock();
             if entry.dead {
                 continue;
             }
-            let may_keep = self.retained_bytes() < self.limits.retained_bytes_max;
-            let (admitted, kept) = entry.admit(drafts, inboxes, may_keep)?;
-            self.retained_bytes.fetch_add(kept.after, Ordering::Relaxed);
-            self.retained_bytes.fetch_sub(kept.before, Ordering::Relaxed);
-            return Ok(admitted);
-        }
+            let (admitted, kept) = entry.admit(drafts, now, inboxes)?;
+            self.account(&kept);
+            if entry.keeps_messages() && !std::mem::replace(&mut entry.queued, true) {
+                self.giving_way.lock().push_back(Arc::clone(&shared));
+            }
+            break admitted;
+        };
+        self.make_room();
+        Ok(admitted)
     }
 
     /// Registers the interest of `shard` in `topic` for a new subscriber, and says how that one begins.
     ///
     /// Every message after [`Joined::position`] reaches the shard's inbox. Messages up to it may still be in that inbox:
     /// the shard skips them for this subscriber.
-    pub fn join(&self, topic: &Topic, shard: usize, start: &Start<'_>) -> Result<Joined, JoinError> {
+    pub fn join(
+        &self,
+        topic: &Topic,
+        shard: usize,
+        start: &Start<'_>,
+        now: Instant,
+    ) -> Result<Joined, JoinError> {
         loop {
             let entry = self.entry(topic).ok_or(JoinError::TooManyTopics)?;
             let mut entry = entry.lock();
             if !entry.dead {
-                return Ok(entry.join(shard, start));
+                let (joined, kept) = entry.join(shard, start, now);
+                self.account(&kept);
+                return Ok(joined);
             }
         }
     }
@@ -159,7 +173,10 @@ impl Registry {
             }
         }
         // A topic used between the two looks has `used` set again and stays.
-        idle.iter().filter(|topic| self.remove_if(topic, Entry::is_idle)).count()
+        let forgotten = idle.iter().filter(|topic| self.remove_if(topic, Entry::is_idle)).count();
+        // Whoever holds an entry's lock is using it, so it is not dead.
+        self.giving_way.lock().retain(|entry| !entry.try_lock().is_some_and(|entry| entry.dead));
+        forgotten
     }
 
     /// How many topics there are.
@@ -167,9 +184,38 @@ impl Registry {
         self.topics_len.load(Ordering::Relaxed)
     }
 
-    /// The payload bytes kept for newcomers.
+    /// The memory of the messages kept for newcomers.
     pub fn retained_bytes(&self) -> usize {
         self.retained_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often a topic had to give way.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    fn account(&self, kept: &Kept) {
+        self.retained_bytes.fetch_add(kept.after, Ordering::Relaxed);
+        self.retained_bytes.fetch_sub(kept.before, Ordering::Relaxed);
+    }
+
+    /// Takes memory from the topics whose turn it is until all is within the bound. Ends: each topic is passed over once,
+    /// and gives way twice.
+    fn make_room(&self) {
+        while self.retained_bytes() > self.limits.retained_bytes_max {
+            let Some(shared) = self.giving_way.lock().pop_front() else { return };
+            let mut entry = shared.lock();
+            if !entry.dead && !std::mem::take(&mut entry.recent) {
+                let kept = entry.give_way();
+                self.account(&kept);
+                self.evictions.fetch_add(1, Ordering::Relaxed);
+            }
+            entry.queued = !entry.dead && entry.keeps_messages();
+            if entry.queued {
+                drop(entry);
+                self.giving_way.lock().push_back(shared);
+            }
+        }
     }
 
     /// The topic's entry, made if it is not there. `None` at the bound.
@@ -183,8 +229,8 @@ impl Registry {
             dashmap::Entry::Vacant(place) => {
                 let room = |len| (len < self.limits.topics_max).then_some(len + 1);
                 self.topics_len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-                let keeps_last = (self.retention)(topic).last_value;
-                let entry = Arc::new(Mutex::new(Entry::new(self.next_epoch(), keeps_last)));
+                let retention = (self.retention)(topic);
+                let entry = Arc::new(Mutex::new(Entry::new(self.next_epoch(), retention)));
                 place.insert(Arc::clone(&entry));
                 Some(entry)
             }
@@ -218,6 +264,9 @@ mod tests {
     use fanfare_wire::{Kind, Position};
     use std::cell::{Cell, RefCell};
     use std::collections::HashSet;
+    use std::time::Duration;
+
+    use crate::replay::{MESSAGE_OVERHEAD_BYTES as OVERHEAD, ReplayLimits};
 
     const SHARDS: usize = 3;
 
@@ -258,6 +307,11 @@ mod tests {
     fn registry(topics_max: usize, retained_bytes_max: usize) -> Registry {
         Registry::new(RegistryLimits { topics_max, retained_bytes_max }, |topic| Retention {
             last_value: !topic.as_str().starts_with("live"),
+            replay: topic.as_str().starts_with("ring").then_some(ReplayLimits {
+                messages_max: 3,
+                age_max: Duration::from_secs(60),
+                bytes_max: 1 << 20,
+            }),
         })
     }
 
@@ -270,11 +324,11 @@ mod tests {
     }
 
     fn publish(registry: &Registry, shards: &Shards, name: &str, payloads: &[&str]) -> Admitted {
-        registry.admit(&topic(name), drafts(name, payloads), shards).unwrap()
+        registry.admit(&topic(name), drafts(name, payloads), Instant::now(), shards).unwrap()
     }
 
     fn join(registry: &Registry, shard: usize, name: &str) -> Joined {
-        registry.join(&topic(name), shard, &Start::Last).unwrap()
+        registry.join(&topic(name), shard, &Start::Last, Instant::now()).unwrap()
     }
 
     fn last_payload(registry: &Registry, name: &str) -> Option<String> {
@@ -283,7 +337,7 @@ mod tests {
 
     #[test]
     fn offsets_count_from_one_without_holes() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         let joined = join(&registry, 0, "a");
         assert_eq!((joined.position.offset, joined.replay.len(), joined.recovered), (0, 0, None));
         for (payloads, first, last) in [(&["x"][..], 1, 1), (&["x", "y", "z"], 2, 4), (&["x"], 5, 5)] {
@@ -297,15 +351,15 @@ mod tests {
 
     #[test]
     fn a_full_inbox_refuses_before_an_offset_is_used() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         join(&registry, 0, "a");
         join(&registry, 1, "a");
         publish(&registry, &shards, "a", &["one"]);
         shards.full.set(Some(1));
-        let refused = registry.admit(&topic("a"), drafts("a", &["lost", "lost"]), &shards);
+        let refused = registry.admit(&topic("a"), drafts("a", &["lost", "lost"]), Instant::now(), &shards);
         assert_eq!(refused, Err(AdmitError::Busy(InboxFull)));
         assert_eq!(last_payload(&registry, "a").as_deref(), Some("one"));
-        assert_eq!(registry.retained_bytes(), 3);
+        assert_eq!(registry.retained_bytes(), 3 + OVERHEAD);
         shards.full.set(Some(2));
         assert_eq!(publish(&registry, &shards, "a", &["two"]).first, 2, "shard 2 is not interested");
         assert_eq!((shards.take_offsets(0), shards.take_offsets(1)), (vec![1, 2], vec![1, 2]));
@@ -313,7 +367,7 @@ mod tests {
 
     #[test]
     fn messages_reach_the_interested_shards_alone() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         let wake = |shards: &[usize]| shards.iter().copied().collect::<ShardSet>();
         assert_eq!(publish(&registry, &shards, "a", &["x"]).wake, ShardSet::EMPTY);
         join(&registry, 0, "a");
@@ -330,11 +384,11 @@ mod tests {
 
     #[test]
     fn a_newcomer_hears_where_it_stands_and_what_is_kept() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         let admitted = publish(&registry, &shards, "a", &["one", "two"]);
         publish(&registry, &shards, "live.a", &["one", "two"]);
         let check = |name, start: &Start<'_>, expect: &[u64], recovered| {
-            let joined = registry.join(&topic(name), 0, start).unwrap();
+            let joined = registry.join(&topic(name), 0, start, Instant::now()).unwrap();
             assert_eq!(joined.position.offset, 2);
             let replay: Vec<_> = joined.replay.iter().map(|message| message.offset()).collect();
             assert_eq!((&replay[..], joined.recovered), (expect, recovered), "{name} {start:?}");
@@ -355,12 +409,12 @@ mod tests {
 
     #[test]
     fn topics_have_a_bound() {
-        let (registry, shards) = (registry(2, 99), Shards::default());
+        let (registry, shards) = (registry(2, 1 << 20), Shards::default());
         publish(&registry, &shards, "a", &["x"]);
         join(&registry, 0, "b");
-        let refused = registry.admit(&topic("c"), drafts("c", &["x"]), &shards);
+        let refused = registry.admit(&topic("c"), drafts("c", &["x"]), Instant::now(), &shards);
         assert_eq!(refused, Err(AdmitError::TooManyTopics));
-        let refused = registry.join(&topic("c"), 0, &Start::Live);
+        let refused = registry.join(&topic("c"), 0, &Start::Live, Instant::now());
         assert_eq!(refused.map(|joined| joined.position), Err(JoinError::TooManyTopics));
         assert_eq!(registry.topics(), 2);
         publish(&registry, &shards, "a", &["x"]);
@@ -374,26 +428,45 @@ mod tests {
     }
 
     #[test]
-    fn past_its_bound_a_topic_keeps_nothing_rather_than_something_old() {
-        let (registry, shards) = (registry(9, 10), Shards::default());
-        publish(&registry, &shards, "a", &["12345"]);
-        publish(&registry, &shards, "b", &["12345"]);
-        assert_eq!(registry.retained_bytes(), 10);
-        publish(&registry, &shards, "a", &["new"]);
-        assert_eq!(last_payload(&registry, "a"), None);
-        assert_eq!(registry.retained_bytes(), 5);
-        assert_eq!(last_payload(&registry, "b").as_deref(), Some("12345"));
-        let joined = join(&registry, 0, "a");
-        assert_eq!((joined.position.offset, joined.replay.len()), (2, 0));
-        publish(&registry, &shards, "a", &["newer"]);
-        assert_eq!(last_payload(&registry, "a").as_deref(), Some("newer"));
-        publish(&registry, &shards, "live.a", &["not kept"]);
-        assert_eq!((last_payload(&registry, "live.a"), registry.retained_bytes()), (None, 10));
+    fn past_the_bound_the_least_recently_used_topics_give_way() {
+        let (registry, shards) = (registry(9, 5 * (OVERHEAD + 1)), Shards::default());
+        let kept = |name: &str| {
+            join(&registry, 0, name).position.offset - last_offset_before_replay(&registry, name)
+        };
+        publish(&registry, &shards, "ring.a", &["1", "2", "3", "4"]);
+        publish(&registry, &shards, "ring.b", &["1", "2"]);
+        assert_eq!((registry.retained_bytes(), registry.evictions()), (5 * (OVERHEAD + 1), 0));
+        // The hand passes over both once, then `a` gives way but for its last value.
+        publish(&registry, &shards, "c", &["1"]);
+        assert_eq!(registry.evictions(), 1);
+        assert_eq!((kept("ring.a"), kept("ring.b")), (1, 2));
+        assert_eq!(last_payload(&registry, "ring.a").as_deref(), Some("4"));
+        for name in ["d", "e", "f", "g"] {
+            publish(&registry, &shards, name, &["1"]);
+            assert!(registry.retained_bytes() <= 5 * (OVERHEAD + 1));
+        }
+        assert_eq!(last_payload(&registry, "g").as_deref(), Some("1"), "the newest stays");
+    }
+
+    /// The offset before the oldest that `from=earliest` replays.
+    fn last_offset_before_replay(registry: &Registry, name: &str) -> u64 {
+        let joined = registry.join(&topic(name), 0, &Start::Earliest, Instant::now()).unwrap();
+        joined.replay.first().map_or(joined.position.offset, |oldest| oldest.offset() - 1)
+    }
+
+    #[test]
+    fn messages_too_old_are_not_replayed() {
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
+        publish(&registry, &shards, "ring.a", &["1", "2", "3"]);
+        let later = Instant::now() + Duration::from_secs(61);
+        let joined = registry.join(&topic("ring.a"), 0, &Start::Earliest, later).unwrap();
+        assert_eq!(joined.replay.len(), 1, "the last value does not age");
+        assert_eq!(registry.retained_bytes(), 1 + OVERHEAD);
     }
 
     #[test]
     fn a_batch_of_nothing_changes_nothing() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         join(&registry, 0, "a");
         publish(&registry, &shards, "a", &["x"]);
         let admitted = publish(&registry, &shards, "a", &[]);
@@ -404,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_sweep_forgets_what_nobody_used_since_the_one_before() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         publish(&registry, &shards, "quiet", &["12345"]);
         publish(&registry, &shards, "busy", &["1"]);
         join(&registry, 0, "wanted");
@@ -412,7 +485,7 @@ mod tests {
         assert_eq!(registry.sweep(), 0, "all were used");
         publish(&registry, &shards, "busy", &["1"]);
         assert_eq!(registry.sweep(), 1);
-        assert_eq!((registry.topics(), registry.retained_bytes()), (2, 2));
+        assert_eq!((registry.topics(), registry.retained_bytes()), (2, 2 + 2 * OVERHEAD));
         assert_eq!(last_payload(&registry, "quiet"), None);
         assert_eq!(registry.sweep(), 1, "now also `busy`");
         for _ in 0..3 {
@@ -426,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_comes_back_counts_in_another_epoch() {
-        let (registry, shards) = (registry(9, 99), Shards::default());
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         let mut epochs = HashSet::new();
         for _ in 0..100 {
             let admitted = publish(&registry, &shards, "a", &["x"]);
@@ -435,13 +508,13 @@ mod tests {
             assert_eq!((registry.sweep(), registry.sweep()), (0, 1));
         }
         let before = Start::After { epoch: epochs.iter().next().unwrap().to_string().into(), offset: 0 };
-        let joined = registry.join(&topic("a"), 0, &before).unwrap();
+        let joined = registry.join(&topic("a"), 0, &before, Instant::now()).unwrap();
         assert_eq!((joined.position.offset, joined.recovered), (0, Some(false)));
     }
 
     #[test]
     fn who_holds_a_forgotten_entry_looks_again() {
-        let registry = registry(9, 99);
+        let registry = registry(9, 1 << 20);
         let before = join(&registry, 0, "a").position.epoch;
         let entry = registry.entry(&topic("a")).unwrap();
         let mut guard = entry.lock();
@@ -449,7 +522,7 @@ mod tests {
             let joiner = scope.spawn(|| join(&registry, 1, "a").position.epoch);
             let publisher = scope.spawn(|| {
                 let draft = drafts("a", &["x"]);
-                registry.admit(&topic("a"), draft, &Shards::default()).unwrap().epoch
+                registry.admit(&topic("a"), draft, Instant::now(), &Shards::default()).unwrap().epoch
             });
             // The map has the entry, so does this test, and now both threads, which wait for its lock.
             while Arc::strong_count(&entry) < 4 {
@@ -468,7 +541,7 @@ mod tests {
     fn a_restarted_process_does_not_reuse_an_epoch() {
         let epochs: HashSet<_> = (0..100)
             .map(|_| {
-                let Position { epoch, .. } = join(&registry(9, 99), 0, "a").position;
+                let Position { epoch, .. } = join(&registry(9, 1 << 20), 0, "a").position;
                 epoch
             })
             .collect();

@@ -1,63 +1,152 @@
-//! What a topic keeps for those who come later: at present its last message.
+//! What a topic keeps for those who come later: a ring of its newest messages, and with it the last value.
 //!
-//! A ring bounded by messages, age and bytes takes this place next; [`Replay::from`] already answers every start.
+//! # Bounds       [`ReplayLimits`] per topic; [`RegistryLimits::retained_bytes_max`](crate::RegistryLimits) over all topics
+//! # Invariants   offsets in the ring are dense and end at the topic's head; `bytes` is the sum of [`cost`] over the ring
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fanfare_wire::Message;
 use fanfare_wire::command::Start;
 use fanfare_wire::{Epoch, Position};
 
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    last: Option<Arc<Message>>,
+/// The bounds of one topic's ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayLimits {
+    /// Messages kept.
+    pub messages_max: usize,
+    /// How long a message can be replayed.
+    pub age_max: Duration,
+    /// Memory of the messages kept.
+    pub bytes_max: usize,
 }
 
-/// What a newcomer gets before live messages.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(crate) enum From {
-    Nothing,
-    Last,
+/// What a topic keeps, decided when it appears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Whether a new subscriber gets the last message.
+    pub last_value: bool,
+    /// What a resuming subscriber can catch up on; nothing if `None`.
+    pub replay: Option<ReplayLimits>,
+}
+
+/// What a message costs in memory beside its payload: its place, its frame's header, its topic and the ring's own entry.
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 256;
+
+/// The newest messages of a topic, oldest first.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    retention: Retention,
+    ring: VecDeque<Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    at: Instant,
+}
+
+fn cost(message: &Message) -> usize {
+    message.payload().len() + MESSAGE_OVERHEAD_BYTES
 }
 
 impl Replay {
-    /// Keeps `message` as the newest, and forgets the one before it.
-    pub(crate) fn keep(&mut self, message: Arc<Message>) {
-        self.last = Some(message);
+    pub(crate) fn new(retention: Retention) -> Self {
+        Self { retention, ring: VecDeque::new(), bytes: 0 }
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        self.last = None;
+    /// Takes in the newest message, and lets go of what it pushes over a bound.
+    pub(crate) fn keep(&mut self, message: &Arc<Message>, now: Instant) {
+        let Retention { last_value, replay } = self.retention;
+        if !last_value && replay.is_none() {
+            return;
+        }
+        self.bytes += cost(message);
+        self.ring.push_back(Kept { message: Arc::clone(message), at: now });
+        match replay {
+            None => self.shrink_to(1),
+            Some(limits) => {
+                while self.ring.len() > limits.messages_max
+                    || self.bytes > limits.bytes_max && self.ring.len() > 1
+                {
+                    self.pop_oldest();
+                }
+                self.forget_aged(now);
+            }
+        }
     }
 
-    /// The newest message.
+    /// Lets go of messages too old to be replayed; the last value does not age.
+    pub(crate) fn forget_aged(&mut self, now: Instant) {
+        let Retention { last_value, replay: Some(limits) } = self.retention else { return };
+        let spared = usize::from(last_value);
+        while self.ring.len() > spared
+            && self.ring.front().is_some_and(|oldest| now.duration_since(oldest.at) > limits.age_max)
+        {
+            self.pop_oldest();
+        }
+    }
+
+    /// Lets go of memory for topics used more recently: first of all but the last message, the next time of that, too.
+    pub(crate) fn give_way(&mut self) {
+        let rest = usize::from(self.ring.len() > 1 && self.retention.last_value);
+        self.shrink_to(rest);
+    }
+
+    fn shrink_to(&mut self, len: usize) {
+        while self.ring.len() > len {
+            self.pop_oldest();
+        }
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+        }
+    }
+
+    fn pop_oldest(&mut self) {
+        if let Some(oldest) = self.ring.pop_front() {
+            self.bytes -= cost(&oldest.message);
+        }
+    }
+
+    /// The last value, for topics that keep one.
     pub(crate) fn last(&self) -> Option<&Arc<Message>> {
-        self.last.as_ref()
+        let last = self.ring.back().filter(|_| self.retention.last_value);
+        last.map(|kept| &kept.message)
     }
 
-    /// The payload bytes kept.
+    /// The memory kept.
     pub(crate) fn bytes(&self) -> usize {
-        self.last.as_ref().map_or(0, |message| message.payload().len())
+        self.bytes
     }
 
-    /// Decides what a newcomer gets, and whether a position it named is recovered. A resume is complete or it is a fresh
-    /// start with the last message; it is never a part.
-    pub(crate) fn from(&self, start: &Start<'_>, head: Position) -> (From, Option<bool>) {
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// What a newcomer gets before live messages, and whether a place it named is recovered. A resume is complete, or it is
+    /// a fresh start with the last value; it is never a part.
+    pub(crate) fn from(&self, start: &Start<'_>, head: Position) -> (Vec<Arc<Message>>, Option<bool>) {
+        let fresh = || self.last().cloned().into_iter().collect();
         match start {
-            Start::Live => (From::Nothing, None),
-            Start::Last | Start::Earliest => (From::Last, None),
+            Start::Live => (Vec::new(), None),
+            Start::Last => (fresh(), None),
+            Start::Earliest => (self.newest(self.ring.len()), None),
             Start::After { epoch, offset } => {
-                let same_count = epoch.parse::<Epoch>() == Ok(head.epoch);
-                if same_count && *offset == head.offset {
-                    (From::Nothing, Some(true))
-                } else if same_count && offset.checked_add(1) == Some(head.offset) && self.last.is_some() {
-                    (From::Last, Some(true))
-                } else {
-                    (From::Last, Some(false))
+                let missed = head.offset.checked_sub(*offset);
+                let missed = missed.filter(|_| epoch.parse::<Epoch>() == Ok(head.epoch));
+                match missed.and_then(|missed| usize::try_from(missed).ok()) {
+                    Some(missed) if missed <= self.ring.len() => (self.newest(missed), Some(true)),
+                    _ => (fresh(), Some(false)),
                 }
             }
         }
+    }
+
+    fn newest(&self, count: usize) -> Vec<Arc<Message>> {
+        self.ring.range(self.ring.len() - count..).map(|kept| Arc::clone(&kept.message)).collect()
     }
 }
 
@@ -66,39 +155,92 @@ mod tests {
     use super::*;
     use fanfare_wire::{Draft, Kind, Topic};
 
+    const EPOCH: Epoch = Epoch::new(7);
+
+    fn message(offset: u64, bytes: usize) -> Arc<Message> {
+        let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, &vec![b'x'; bytes]);
+        Arc::new(Message::new(draft, Position { epoch: EPOCH, offset }))
+    }
+
+    fn limits(messages_max: usize, age_s: u64, bytes_max: usize) -> Option<ReplayLimits> {
+        Some(ReplayLimits { messages_max, age_max: Duration::from_secs(age_s), bytes_max })
+    }
+
+    fn offsets(replay: &Replay) -> Vec<u64> {
+        replay.ring.iter().map(|kept| kept.message.offset()).collect()
+    }
+
+    #[test]
+    fn each_bound_lets_the_oldest_go() {
+        fn check(last_value: bool, replay: Option<ReplayLimits>, expect: &[u64]) {
+            let mut kept = Replay::new(Retention { last_value, replay });
+            let start = Instant::now();
+            for offset in 1..=10 {
+                kept.keep(&message(offset, 100), start + Duration::from_secs(offset));
+            }
+            assert_eq!(offsets(&kept), expect, "{last_value} {replay:?}");
+            assert_eq!(kept.bytes(), expect.len() * (100 + MESSAGE_OVERHEAD_BYTES));
+        }
+        check(false, None, &[]);
+        check(true, None, &[10]);
+        check(true, limits(3, 60, 1 << 20), &[8, 9, 10]);
+        check(true, limits(100, 4, 1 << 20), &[6, 7, 8, 9, 10]);
+        check(true, limits(100, 60, 800), &[9, 10]);
+        check(true, limits(100, 60, 1), &[10]);
+        check(false, limits(100, 60, 1), &[10]);
+    }
+
+    #[test]
+    fn the_last_value_does_not_age() {
+        for last_value in [true, false] {
+            let mut kept = Replay::new(Retention { last_value, replay: limits(9, 60, 1 << 20) });
+            let start = Instant::now();
+            kept.keep(&message(1, 1), start);
+            kept.keep(&message(2, 1), start);
+            kept.forget_aged(start + Duration::from_secs(61));
+            assert_eq!(offsets(&kept), if last_value { vec![2] } else { vec![] });
+        }
+    }
+
+    #[test]
+    fn giving_way_spares_the_last_value_once() {
+        let mut kept = Replay::new(Retention { last_value: true, replay: limits(9, 60, 1 << 20) });
+        (1..=5).for_each(|offset| kept.keep(&message(offset, 1), Instant::now()));
+        kept.give_way();
+        assert_eq!((offsets(&kept), kept.is_empty()), (vec![5], false));
+        kept.give_way();
+        assert_eq!((kept.bytes(), kept.is_empty()), (0, true));
+    }
+
     #[test]
     fn a_resume_is_complete_or_a_fresh_start() {
-        const EPOCH: Epoch = Epoch::new(7);
-        fn check(start: &Start<'_>, head: u64, keeps: bool, expect: (From, Option<bool>)) {
-            let mut replay = Replay::default();
-            if keeps {
-                let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, b"x");
-                replay.keep(Arc::new(Message::new(draft, Position { epoch: EPOCH, offset: head })));
-            }
-            let from = replay.from(start, Position { epoch: EPOCH, offset: head });
-            assert_eq!(from, expect, "{start:?}, head {head}, keeps {keeps}");
+        fn check(start: &Start<'_>, kept: std::ops::RangeInclusive<u64>, expect: (&[u64], Option<bool>)) {
+            let head = *kept.end();
+            let mut replay = Replay::new(Retention { last_value: true, replay: limits(99, 60, 1 << 20) });
+            kept.clone().for_each(|offset| replay.keep(&message(offset, 1), Instant::now()));
+            let (messages, recovered) = replay.from(start, Position { epoch: EPOCH, offset: head });
+            let offsets: Vec<u64> = messages.iter().map(|message| message.offset()).collect();
+            assert_eq!((&offsets[..], recovered), expect, "{start:?}, kept {kept:?}");
         }
         fn after(epoch: Epoch, offset: u64) -> Start<'static> {
             Start::After { epoch: epoch.to_string().into(), offset }
         }
-        check(&Start::Live, 5, true, (From::Nothing, None));
-        check(&Start::Last, 5, true, (From::Last, None));
-        check(&Start::Earliest, 5, true, (From::Last, None));
-        // Nothing was missed.
-        check(&after(EPOCH, 5), 5, true, (From::Nothing, Some(true)));
-        check(&after(EPOCH, 5), 5, false, (From::Nothing, Some(true)));
-        check(&after(EPOCH, 0), 0, false, (From::Nothing, Some(true)));
-        // One message was missed: it is recovered if it is kept.
-        check(&after(EPOCH, 4), 5, true, (From::Last, Some(true)));
-        check(&after(EPOCH, 0), 1, true, (From::Last, Some(true)));
-        check(&after(EPOCH, 4), 5, false, (From::Last, Some(false)));
+        check(&Start::Live, 3..=5, (&[], None));
+        check(&Start::Last, 3..=5, (&[5], None));
+        check(&Start::Earliest, 3..=5, (&[3, 4, 5], None));
+        // Nothing was missed, or all that was is kept.
+        check(&after(EPOCH, 5), 3..=5, (&[], Some(true)));
+        check(&after(EPOCH, 4), 3..=5, (&[5], Some(true)));
+        check(&after(EPOCH, 2), 3..=5, (&[3, 4, 5], Some(true)));
+        check(&after(EPOCH, 0), 1..=2, (&[1, 2], Some(true)));
+        check(&after(EPOCH, 0), 1..=0, (&[], Some(true)));
         // More was missed than is kept.
-        check(&after(EPOCH, 3), 5, true, (From::Last, Some(false)));
+        check(&after(EPOCH, 1), 3..=5, (&[5], Some(false)));
+        check(&after(EPOCH, 0), 3..=5, (&[5], Some(false)));
         // Another count, or a place that this one never had.
-        check(&after(Epoch::new(8), 5), 5, true, (From::Last, Some(false)));
-        check(&after(Epoch::new(8), 4), 5, true, (From::Last, Some(false)));
-        check(&after(EPOCH, 6), 5, true, (From::Last, Some(false)));
-        check(&after(EPOCH, u64::MAX), 0, false, (From::Last, Some(false)));
-        check(&Start::After { epoch: "elsewhere".into(), offset: 5 }, 5, true, (From::Last, Some(false)));
+        check(&after(Epoch::new(8), 5), 3..=5, (&[5], Some(false)));
+        check(&after(EPOCH, 6), 3..=5, (&[5], Some(false)));
+        check(&after(EPOCH, u64::MAX), 3..=5, (&[5], Some(false)));
+        check(&Start::After { epoch: "elsewhere".into(), offset: 4 }, 3..=5, (&[5], Some(false)));
     }
 }

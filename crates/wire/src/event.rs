@@ -186,8 +186,28 @@ impl ErrorCode {
 impl Event<'_> {
     /// The event as one WebSocket text frame.
     pub fn frame(&self) -> Bytes {
-        // Serialising these shapes into memory has no way to fail; an empty frame would be the honest result if it did.
-        frame(OpCode::Text, &serde_json::to_vec(self).unwrap_or_default())
+        frame(OpCode::Text, &self.json())
+    }
+
+    /// The event as a JSON object.
+    pub fn json(&self) -> Vec<u8> {
+        // Serialising these shapes into memory has no way to fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The event's `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome { .. } => "welcome",
+            Self::Subscribed { .. } => "subscribed",
+            Self::Unsubscribed { .. } => "unsubscribed",
+            Self::Pong { .. } => "pong",
+            Self::Published { .. } => "published",
+            Self::Gap { .. } => "gap",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Error { .. } => "error",
+            Self::Bye { .. } => "bye",
+        }
     }
 }
 
@@ -215,6 +235,7 @@ mod tests {
     #[test]
     fn events_have_the_documented_bytes() {
         fn check(event: &Event<'_>, expect: &str) {
+            assert!(expect.starts_with(&format!(r#"{{"type":"{}""#, event.name())));
             let frame = event.frame();
             let start = if frame[1] < 126 { 2 } else { 4 };
             assert_eq!(std::str::from_utf8(&frame[start..]).unwrap(), expect);

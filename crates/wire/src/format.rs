@@ -7,7 +7,8 @@
 
 use bytes::Bytes;
 
-use crate::formats::{json, raw};
+use crate::event::Event;
+use crate::formats::{event_stream, json, ndjson, raw};
 use crate::message::Message;
 
 /// Encodes messages for one kind of client.
@@ -17,10 +18,15 @@ pub trait WireFormat: Send + Sync {
 
     /// The whole frame, transport header included. Called once per message, whoever and however many subscribe.
     fn encode(&self, message: &Message) -> Bytes;
+
+    /// A control event in this format, if it can say one. A format that cannot say a gap cannot lose messages: its
+    /// subscribers are closed instead.
+    fn event(&self, event: &Event<'_>) -> Option<Bytes>;
 }
 
 /// Every format this server speaks. A [`FormatId`] is a row of it.
-pub const FORMATS: [&dyn WireFormat; 2] = [&raw::Raw, &json::Json];
+pub const FORMATS: [&dyn WireFormat; 4] =
+    [&raw::Raw, &json::Json, &event_stream::EventStream, &ndjson::Ndjson];
 
 /// Names a row of [`FORMATS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +38,13 @@ impl FormatId {
     /// The native JSON object, one WebSocket frame a message.
     pub const JSON: Self = Self(1);
 
+    /// Server-sent events of one topic, one HTTP chunk a message.
+    pub const EVENT_STREAM: Self = Self(2);
+    /// The native JSON object on a line, one HTTP chunk a message.
+    pub const NDJSON: Self = Self(3);
+
     /// Every format, in the order of [`FORMATS`].
-    pub const ALL: [Self; FORMATS.len()] = [Self::RAW, Self::JSON];
+    pub const ALL: [Self; FORMATS.len()] = [Self::RAW, Self::JSON, Self::EVENT_STREAM, Self::NDJSON];
 
     /// The row in [`FORMATS`]; below `FORMATS.len()`.
     pub const fn index(self) -> usize {

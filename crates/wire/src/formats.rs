@@ -1,4 +1,6 @@
 //! One file per wire format.
 
+pub(crate) mod event_stream;
 pub(crate) mod json;
+pub(crate) mod ndjson;
 pub(crate) mod raw;

@@ -4,6 +4,7 @@
 //! decide *when*; this one knows *what the bytes are*. A message is encoded once per wire format
 //! ([`Message::frame`]), and no encoder ever sees a subscriber.
 
+pub mod chunk;
 pub mod command;
 pub mod envelope;
 pub mod event;

@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_fanout::Flushed;
 use fanfare_wire::FormatId;
 use fanfare_wire::websocket::{Parser, ParserLimits};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
+use super::write_waiting;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
 use crate::worker::Worker;
@@ -75,7 +75,10 @@ impl WebSocket<'_> {
     /// Goes on with whatever can go on. Ready with the reason when the connection is over.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<DisconnectReason> {
         self.connection.set_waker(context.waker());
-        if self.connection.expired.get() || !self.read(context) || !self.write(context) {
+        if self.connection.expired.get()
+            || !self.read(context)
+            || !write_waiting(self.worker, self.connection, context)
+        {
             return Poll::Ready(self.reason());
         }
         if self.connection.closing.get().is_some()
@@ -142,25 +145,5 @@ impl WebSocket<'_> {
                 self.worker.close(self.connection, reason);
             }
         }
-    }
-
-    /// Writes what waits until nothing does or the socket is full. `false` if the peer is gone.
-    fn write(&self, context: &mut Context<'_>) -> bool {
-        let id = self.connection.id;
-        while self.worker.shard.borrow().is_waiting(id) {
-            match self.connection.stream.poll_write_ready(context) {
-                Poll::Pending => return true,
-                Poll::Ready(Err(_)) => return false,
-                Poll::Ready(Ok(())) => {}
-            }
-            match self.worker.flush(id) {
-                Flushed::Empty => break,
-                // Either the socket said so, and the next look at its readiness waits for it; or it took a part, and
-                // the next write will say so.
-                Flushed::Blocked => {}
-                Flushed::PeerGone => return false,
-            }
-        }
-        true
     }
 }

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use crate::event::Event;
 use crate::format::WireFormat;
 use crate::message::{Kind, Message};
 use crate::websocket::header::{OpCode, frame};
@@ -23,10 +24,14 @@ impl WireFormat for Json {
     fn encode(&self, message: &Message) -> Bytes {
         frame(OpCode::Text, &object(message))
     }
+
+    fn event(&self, event: &Event<'_>) -> Option<Bytes> {
+        Some(event.frame())
+    }
 }
 
 /// The JSON object without any transport around it.
-fn object(message: &Message) -> Vec<u8> {
+pub(crate) fn object(message: &Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.payload().len() + message.topic().as_str().len() + 64);
     // Topic names need no escaping. Writing to a Vec does not fail.
     let _ = write!(out, r#"{{"topic":"{}","offset":{}"#, message.topic(), message.offset());

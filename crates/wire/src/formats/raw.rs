@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::event::Event;
 use crate::format::{FormatId, WireFormat};
 use crate::message::{Kind, Message};
 use crate::websocket::header::{OpCode, frame};
@@ -16,6 +17,11 @@ impl WireFormat for Raw {
     /// The frame a draft was born with: the payload's only copy lives in it.
     fn encode(&self, message: &Message) -> Bytes {
         message.frame(FormatId::RAW).clone()
+    }
+
+    /// A frame is somebody's payload: there is none for the server's own words.
+    fn event(&self, _: &Event<'_>) -> Option<Bytes> {
+        None
     }
 }
 

@@ -254,6 +254,8 @@ function filter() {
 const steps = [];
 
 setInterval(() => {
+  // Nothing comes while nothing is open: the two seconds before say nothing about now.
+  if (by("status").dataset.state !== "live") steps.length = 0;
   steps.push({ at: performance.now(), messages: totals.messages });
   const newest = steps.at(-1);
   while (steps.length > 2 && newest.at - steps[0].at > RATE_WINDOW_MS) steps.shift();
