@@ -1,12 +1,17 @@
 //! From drafts to messages with a place, kept and handed over. Elements are messages.
 
+use std::time::{Duration, Instant};
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fanfare_benches::{DiscardingInboxes, json_payload, topic};
-use fanfare_registry::{Registry, RegistryLimits, Retention};
+use fanfare_registry::{Registry, RegistryLimits, ReplayLimits, Retention};
 use fanfare_wire::command::Start;
 use fanfare_wire::{Draft, Kind, Topic};
 
 const LIMITS: RegistryLimits = RegistryLimits { topics_max: 100_000, retained_bytes_max: 256 << 20 };
+/// The gateway's defaults.
+const REPLAY: ReplayLimits =
+    ReplayLimits { messages_max: 1_000, age_max: Duration::from_secs(60), bytes_max: 1 << 20 };
 /// Topics beside the one admitted to, so that finding it is not finding the only one.
 const OTHER_TOPICS: usize = 1000;
 
@@ -21,7 +26,7 @@ fn admit(criterion: &mut Criterion) {
             group.bench_function(format!("{shards} shards, {messages} messages"), |bench| {
                 bench.iter_batched(
                     || vec![draft.clone(); messages],
-                    |drafts| registry.admit(&topic, drafts, &DiscardingInboxes),
+                    |drafts| registry.admit(&topic, drafts, Instant::now(), &DiscardingInboxes),
                     BatchSize::SmallInput,
                 );
             });
@@ -32,11 +37,11 @@ fn admit(criterion: &mut Criterion) {
 
 /// A registry in which `shards` shards are interested in `topic`.
 fn registry(topic: &Topic, shards: usize) -> Registry {
-    let registry = Registry::new(LIMITS, |_| Retention { last_value: true });
+    let registry = Registry::new(LIMITS, |_| Retention { last_value: true, replay: Some(REPLAY) });
     let others = (1..=OTHER_TOPICS).map(|index| (fanfare_benches::topic(index), 0));
     let interested = (0..shards).map(|shard| (topic.clone(), shard));
     for (topic, shard) in others.chain(interested) {
-        registry.join(&topic, shard, &Start::Live).expect("the bound is far");
+        registry.join(&topic, shard, &Start::Live, Instant::now()).expect("the bound is far");
     }
     registry
 }

@@ -351,12 +351,15 @@ fn who_asks_without_reading_is_closed() {
         "nonsense",
     ];
     for (number, flood) in (1..).zip(floods) {
-        let mut peer = Peer::connect_with_room(gateway.address, 4 * 1024).upgraded("/ws");
+        let (mut peer, _) = Peer::connect_with_room(gateway.address, 4 * 1024).upgraded("/ws").welcomed();
+        peer.subscribe(&["its.own"]);
         let burst = masked(TEXT, flood.as_bytes()).repeat(1000);
         for _ in 0..20 {
             peer.send(&burst);
             assert!(metric(&gateway, "fanfare_outbox_bytes") <= 2.0 * 65_536.0);
         }
+        // It is closed before it reads: its subscriptions are gone.
+        until_metric(&gateway, "fanfare_subscribed_topics", |topics| topics == 2.0);
         assert_eq!(peer.close_code(), Some(4101), "{flood}");
         until_metric(&gateway, r#"fanfare_closes_total{reason="slow_consumer"}"#, |count| {
             count == f64::from(number)

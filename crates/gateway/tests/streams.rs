@@ -1,5 +1,7 @@
 //! Subscribing without a WebSocket: server-sent events and lines of JSON, and coming back to both.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,5 +1,7 @@
 //! What the documents promise about the tree, read off the tree.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
