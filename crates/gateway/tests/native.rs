@@ -164,37 +164,39 @@ fn a_process_has_so_many_topics_and_no_more() {
 
 #[test]
 fn a_resume_is_complete_or_says_that_it_is_not() {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--replay-messages", "3"]);
     let epoch = post(&gateway, "a", "1")["epoch"].as_str().unwrap().to_owned();
     let foreign = post(&gateway, "b", "1")["epoch"].as_str().unwrap().to_owned();
     for number in 2..=5 {
         post(&gateway, "a", &number.to_string());
     }
-    let check = |epoch_seen: &str, offset: u64, recovered: bool, replay: Option<u64>| {
+    let check = |epoch_seen: &str, offset: u64, recovered: bool, replay: &[u64]| {
         let (mut peer, _) = Peer::native(gateway.address);
         let wish = json!({"topic": "a", "epoch": epoch_seen, "offset": offset});
         peer.say(&json!({"type": "subscribe", "id": 1, "topics": [wish]}).to_string());
-        let replay_text = if replay.is_some() { r#","replay":1"# } else { "" };
+        let replay_text =
+            if replay.is_empty() { String::new() } else { format!(r#","replay":{}"#, replay.len()) };
         let expect = format!(
             r#"{{"type":"subscribed","id":1,"topics":[{{"topic":"a","epoch":"{epoch}","offset":5,"recovered":{recovered}{replay_text}}}]}}"#
         );
         assert_eq!(peer.text(), expect, "{epoch_seen} {offset}");
         let offsets: Vec<_> =
             peer.fence().iter().map(|message| message["offset"].as_u64().unwrap()).collect();
-        assert_eq!(offsets, replay.into_iter().collect::<Vec<_>>(), "{epoch_seen} {offset}");
+        assert_eq!(offsets, replay, "{epoch_seen} {offset}");
     };
-    check(&epoch, 5, true, None);
-    check(&epoch, 4, true, Some(5));
+    check(&epoch, 5, true, &[]);
+    check(&epoch, 4, true, &[5]);
+    check(&epoch, 2, true, &[3, 4, 5]);
     // More is missing than is kept: a fresh start with the last value, never a part.
-    check(&epoch, 3, false, Some(5));
-    check(&epoch, 0, false, Some(5));
+    check(&epoch, 1, false, &[5]);
+    check(&epoch, 0, false, &[5]);
     // Places of another count, or that no count has.
-    check(&epoch, 6, false, Some(5));
-    check(&epoch, u64::MAX, false, Some(5));
-    check(&foreign, 5, false, Some(5));
-    check("", 5, false, Some(5));
-    check("k3x9", 5, false, Some(5));
-    check(&"é".repeat(1000), 5, false, Some(5));
+    check(&epoch, 6, false, &[5]);
+    check(&epoch, u64::MAX, false, &[5]);
+    check(&foreign, 5, false, &[5]);
+    check("", 5, false, &[5]);
+    check("k3x9", 5, false, &[5]);
+    check(&"é".repeat(1000), 5, false, &[5]);
 }
 
 #[test]

@@ -54,11 +54,12 @@ fn the_query_says_where_to_start() {
     check("?from=last", &["3"]);
     check("?from=live", &[]);
     check("?%66rom=l%69ve&other=1", &[]);
-    // What is kept is at present the last message.
-    check("?from=earliest", &["3"]);
+    check("?from=earliest", &["1", "2", "3"]);
     check(&format!("?epoch={epoch}&offset=3"), &[]);
     check(&format!("?epoch={epoch}&offset=2"), &["3"]);
-    check(&format!("?epoch={epoch}&offset=1"), &["3"]);
+    check(&format!("?epoch={epoch}&offset=1"), &["2", "3"]);
+    check(&format!("?epoch={epoch}&offset=0"), &["1", "2", "3"]);
+    check(&format!("?epoch={epoch}&offset=4"), &["3"]);
     check("?epoch=k3x9&offset=3", &["3"]);
     assert_eq!(first_messages(&gateway, "/topics/new"), [""; 0]);
 }

@@ -43,6 +43,6 @@ mod tests {
         let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 7 });
         assert_eq!(Ndjson.encode(&message), "24\r\n{\"topic\":\"t\",\"offset\":7,\"data\":{ }}\n\r\n");
         let heartbeat = Ndjson.event(&Event::Heartbeat { time: 5 }).unwrap();
-        assert_eq!(heartbeat, "20\r\n{\"type\":\"heartbeat\",\"time\":5}\n\r\n");
+        assert_eq!(heartbeat, "1e\r\n{\"type\":\"heartbeat\",\"time\":5}\n\r\n");
     }
 }
