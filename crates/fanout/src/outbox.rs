@@ -32,7 +32,8 @@ use crate::slow_consumer::SlowPolicy;
 /// The bounds of each outbox.
 #[derive(Debug, Clone, Copy)]
 pub struct OutboxLimits {
-    /// Frame bytes that may wait. A single batch is always taken by an outbox with no message waiting.
+    /// Frame bytes that may wait. What one pass brings of a topic is always taken by an empty outbox, a single batch by one
+    /// in which no whole message waits: they are shared, and the next message finds them over the bound.
     pub bytes_max: usize,
     /// Messages that may wait; likewise.
     pub messages_max: usize,

@@ -301,17 +301,19 @@ impl Shard {
                 let Some(subscriber) = self.subscribers.get_mut(listed.slot as usize) else { continue };
                 let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
                 let before = subscriber.outbox.bytes();
+                // Who had taken everything until now is not judged by how much one pass brings.
+                let spared = subscriber.outbox.is_empty();
                 for batch in &planned.batches {
                     let from = batch.through(listed.start);
                     if from == batch.len() {
                         continue;
                     }
                     if several_topics && subscriber.subscriptions.len() > 1 {
-                        if turn.gather(subscriber, listed.slot, batch, from) {
+                        if turn.gather(subscriber, listed.slot, batch, from, spared) {
                             pass.gathered.push(subscriber.id(listed.slot));
                         }
                     } else {
-                        turn.offer(subscriber, listed.slot, batch, from);
+                        turn.offer(subscriber, listed.slot, batch, from, spared);
                     }
                 }
                 self.outbox_bytes = self.outbox_bytes + subscriber.outbox.bytes() - before;
@@ -449,9 +451,9 @@ struct Turn<'a, S> {
 
 impl<S: Sink> Turn<'_, S> {
     /// Writes messages `from..` of `batch` if nothing waits, and queues what the socket refuses.
-    fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>, from: u32) {
+    fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>, from: u32, spared: bool) {
         if !subscriber.outbox.is_empty() {
-            return self.queue(subscriber, slot, batch, from);
+            return self.queue(subscriber, slot, batch, from, spared);
         }
         if subscriber.closing {
             return;
@@ -478,26 +480,33 @@ impl<S: Sink> Turn<'_, S> {
     }
 
     /// Queues messages for one vectored write at the end of the pass. Returns whether the subscriber is new to that.
-    fn gather(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>, from: u32) -> bool {
+    fn gather(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        batch: &Rc<Batch>,
+        from: u32,
+        spared: bool,
+    ) -> bool {
         let first = subscriber.outbox.is_empty() && !subscriber.closing;
         let bytes = batch.messages(from, batch.len()).len();
         if !subscriber.outbox.blocked && !subscriber.outbox.fits(bytes, batch.len() - from, self.limits) {
             // The socket has not refused yet: a healthy subscriber is not judged by how much one pass brings.
             self.flush(subscriber, slot);
         }
-        self.queue(subscriber, slot, batch, from);
+        self.queue(subscriber, slot, batch, from, spared);
         first
     }
 
-    /// Queues messages behind what waits, within the bounds, or lets the topic's policy decide.
-    fn queue(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>, from: u32) {
+    /// Queues messages behind what waits, within the bounds or `spared` from them, or lets the topic's policy decide.
+    fn queue(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>, from: u32, spared: bool) {
         if subscriber.closing {
             return;
         }
         let bytes = batch.messages(from, batch.len()).len();
         let messages = batch.len() - from;
         let outbox = &mut subscriber.outbox;
-        if outbox.fits(bytes, messages, self.limits) {
+        if spared || outbox.fits(bytes, messages, self.limits) {
             return outbox.push_messages(batch, from, 0);
         }
         let drops = |batch: &Batch| batch.policy == SlowPolicy::DropOldest;
@@ -851,6 +860,25 @@ mod tests {
         check(FormatId::RAW, DropOldest, Some(Eviction::Gap), 0);
         // Two frames of this size are within the bound of bytes.
         check(FormatId::JSON, DropOldest, None, 4);
+    }
+
+    #[test]
+    fn one_burst_spares_who_had_taken_everything() {
+        let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+        let id = join(&mut shard, &["a"]);
+        sink.room.insert(id.slot, 10);
+        let large = |offset| {
+            let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
+            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+        };
+        // Far over the bound, and too much for one batch.
+        let mut pass = shard.begin((1..=5).map(large));
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        assert_eq!((report.evicted.len(), report.blocked.len()), (0, 1));
+        // The next message finds it still over the bound.
+        let mut pass = shard.begin([large(6)]);
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        assert_eq!(report.evicted, [(id, Eviction::SlowConsumer)]);
     }
 
     #[test]
