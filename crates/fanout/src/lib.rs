@@ -22,6 +22,7 @@ mod pass;
 mod shard;
 pub mod slow_consumer;
 mod subscriber;
+mod turn;
 
 pub use outbox::{Flushed, OutboxLimits};
 pub use pass::{Pass, Progress, Report, Sink, Written};
