@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use fanfare_client::Start;
+
+use crate::commands::publish::Publish;
+use crate::commands::subscribe::Subscribe;
 use crate::config::{Config, ConfigError};
 use crate::limits::LIMITS;
 
@@ -23,6 +27,10 @@ pub enum Action {
         /// Prices posted per second.
         rate: f64,
     },
+    /// `fanfare publish`
+    Publish(Publish),
+    /// `fanfare subscribe`
+    Subscribe(Subscribe),
 }
 
 /// Keys of the configuration that are not limits.
@@ -39,6 +47,8 @@ pub fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .subcommand(publish())
+        .subcommand(subscribe())
         .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
         .subcommand(
             with_config(
@@ -63,6 +73,51 @@ pub fn command() -> Command {
         )
 }
 
+fn publish() -> Command {
+    Command::new("publish")
+        .about("Publish a message, or standard input line by line")
+        .arg(Arg::new("topic").value_name("TOPIC").required(true))
+        .arg(Arg::new("message").value_name("MESSAGE").help("One message, instead of standard input"))
+        .arg(url())
+        .arg(Arg::new("content-type").long("content-type").value_name("TYPE").help(
+            "What the messages are, such as application/json [default: text if it is UTF-8, else binary]",
+        ))
+}
+
+fn subscribe() -> Command {
+    Command::new("subscribe")
+        .about("Print messages as they come, and come back for what was missed")
+        .arg(Arg::new("topics").value_name("TOPIC").required(true).num_args(1..))
+        .arg(url())
+        .arg(
+            Arg::new("from")
+                .long("from")
+                .value_name("PLACE")
+                .help("Where to begin: with the last message, with what comes, or with all that is kept")
+                .value_parser(["last", "live", "earliest"])
+                .default_value("last"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print whole messages with topic and offset, one JSON object a line"),
+        )
+}
+
+fn url() -> Arg {
+    Arg::new("url")
+        .long("url")
+        .env("FANFARE_URL")
+        .value_name("URL")
+        .help("The gateway")
+        .default_value("http://127.0.0.1:8080")
+}
+
+fn text(matches: &ArgMatches, name: &str) -> Option<String> {
+    matches.get_one::<String>(name).cloned()
+}
+
 /// Reads the command line that clap took.
 pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
     match matches.subcommand() {
@@ -72,6 +127,22 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
             symbols: usize::from(matches.get_one::<u16>("symbols").copied().unwrap_or(20)),
             rate: f64::from(matches.get_one::<u16>("rate").copied().unwrap_or(40)),
         }),
+        Some(("publish", matches)) => Ok(Action::Publish(Publish {
+            url: text(matches, "url").unwrap_or_default(),
+            topic: text(matches, "topic").unwrap_or_default(),
+            message: text(matches, "message"),
+            content_type: text(matches, "content-type"),
+        })),
+        Some(("subscribe", matches)) => Ok(Action::Subscribe(Subscribe {
+            url: text(matches, "url").unwrap_or_default(),
+            topics: matches.get_many("topics").map(|topics| topics.cloned().collect()).unwrap_or_default(),
+            start: match text(matches, "from").as_deref() {
+                Some("live") => Start::Live,
+                Some("earliest") => Start::Earliest,
+                _ => Start::Last,
+            },
+            json: matches.get_flag("json"),
+        })),
         Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
         None => Err(ConfigError(vec!["a subcommand is missing".into()])),
     }

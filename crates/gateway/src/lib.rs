@@ -25,6 +25,7 @@ mod accept;
 mod admin;
 pub mod args;
 mod body;
+pub mod commands;
 pub mod config;
 mod connection;
 pub mod demo;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use fanfare_gateway::args::{self, Action};
 use fanfare_gateway::config::Config;
-use fanfare_gateway::demo;
 use fanfare_gateway::server::Server;
+use fanfare_gateway::{commands, demo};
 use tracing_subscriber::EnvFilter;
 
 /// Handshakes leave short-lived buffers between long-lived sessions; this allocator keeps the two apart.
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
     log();
     let done = match action {
         Action::Serve(config) => serve(*config),
+        Action::Publish(publish) => commands::publish::run(&publish),
+        Action::Subscribe(subscribe) => commands::subscribe::run(&subscribe),
         Action::Demo { config, address_is_given, symbols, rate } => {
             raise_file_limit(&config);
             demo::run(*config, address_is_given, symbols, rate)
