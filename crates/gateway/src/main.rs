@@ -28,7 +28,6 @@ fn main() -> ExitCode {
         Action::Publish(publish) => commands::publish::run(&publish),
         Action::Subscribe(subscribe) => commands::subscribe::run(&subscribe),
         Action::Demo { config, address_is_given, symbols, rate } => {
-            raise_file_limit(&config);
             demo::run(*config, address_is_given, symbols, rate)
         }
     };
