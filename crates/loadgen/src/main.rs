@@ -1,9 +1,11 @@
 //! `fanfare-load`: puts load on a Fanfare gateway, checks that every message arrived, and measures what it took.
 //!
+//! ```text
 //!     quick ─┬─► subscriber threads (crowd): connect, read (scanner), check and count (recorder)
 //!            ├─► publisher threads: what is due (schedule) is posted (payload)
 //!            └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with
+//! ```
 //!
 //! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
 //! disconnected, or the server could not be reached; 2 when the command line is wrong.

@@ -1,7 +1,9 @@
 //! The payload of a measured message: when it was due and its place in its topic, then a quote, then padding.
 //!
+//! ```text
 //!     {"t":100000002350000000,"n":1000000117,"symbol":"BTC-USD","bid":"64000.10","ask":"64000.20","pad":"xxxx"}
 //!          └ 18 digits             └ 10 digits
+//! ```
 //!
 //! `t` is the intended time of sending in nanoseconds of the monotonic clock since the run began, plus [`T_BASE`];
 //! `n` counts the messages of a topic, plus [`N_BASE`]. The bases keep the digits in place, so that a subscriber reads

@@ -1,7 +1,9 @@
 //! One run: connect all subscribers, publish through warm-up and window, wait for the rest, report.
 //!
+//! ```text
 //!     connect ── settle ── warm-up ──┬── window ──┬── drain ── report
 //!                                    CPU and counts are sampled here and here
+//! ```
 //!
 //! All subscribers are subscribed before the first message is published and none joins later. So what must arrive is
 //! exact: over all topics, the messages acknowledged times the subscribers. Loss counts over everything, latency and CPU
