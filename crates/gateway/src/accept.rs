@@ -58,7 +58,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
         match accepted {
             Ok((stream, _)) => {
                 worker.counters().accepted.add(1);
-                match Permit::take(&worker.shared) {
+                match Permit::take(&worker) {
                     Some(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, permit))),
                     None => refuse(&worker, &stream),
                 }
@@ -92,7 +92,8 @@ fn write_now(stream: &TcpStream, answer: &[u8]) {
 
 /// Serves requests on a connection until it ends or becomes a subscriber.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
-    let open = OpenHttp::new(&worker);
+    let requests = &worker.counters().http_connections;
+    requests.add(1);
     let limits = &worker.shared.config.limits;
     let upgrade = Rc::new(UpgradeSlot::default());
     let service = service_fn({
@@ -133,7 +134,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
         }
         _ => {}
     }
-    drop(open);
+    requests.subtract(1);
 }
 
 /// Waits for a connection without taking it, so that its parts can be had afterwards.
@@ -145,20 +146,22 @@ trait AwaitEnd: Future + Unpin {
 
 impl<F: Future + Unpin> AwaitEnd for F {}
 
-/// Counts an HTTP connection while it is one.
-struct OpenHttp<'a>(&'a Worker);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpStream as Client};
 
-impl<'a> OpenHttp<'a> {
-    fn new(worker: &'a Worker) -> Self {
-        worker.open.set(worker.open.get() + 1);
-        worker.counters().http_connections.add(1);
-        Self(worker)
-    }
-}
-
-impl Drop for OpenHttp<'_> {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.counters().http_connections.subtract(1);
+    #[test]
+    fn accepted_sockets_inherit_their_options() {
+        let limits = Limits::default();
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), &limits, true).unwrap();
+        let _client = Client::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(limits.user_timeout));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap() as usize, limits.socket_unsent_bytes);
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * limits.socket_send_bytes, "the kernel doubles it");
     }
 }

@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 
@@ -12,8 +11,8 @@ use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
 use tokio::net::TcpStream;
 
-use crate::server::Shared;
 use crate::transport::disconnect::DisconnectReason;
+use crate::worker::Worker;
 
 /// One subscriber's socket. The session's task reads it; the worker's writer writes it.
 pub(crate) struct Connection {
@@ -94,20 +93,22 @@ impl Connections {
     }
 }
 
-/// A place among `Limits::connections`, from accept to close.
-pub(crate) struct Permit(Arc<Shared>);
+/// A place among `Limits::connections`, from accept to close, whatever the connection becomes meanwhile.
+pub(crate) struct Permit(Rc<Worker>);
 
 impl Permit {
     /// `None` at the bound.
-    pub(crate) fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let permit = Self(Arc::clone(shared));
-        let before = shared.connections.fetch_add(1, Relaxed);
-        (before < shared.config.limits.connections).then_some(permit)
+    pub(crate) fn take(worker: &Rc<Worker>) -> Option<Self> {
+        worker.open.set(worker.open.get() + 1);
+        let before = worker.shared.connections.fetch_add(1, Relaxed);
+        let permit = Self(Rc::clone(worker));
+        (before < worker.shared.config.limits.connections).then_some(permit)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.shared.connections.fetch_sub(1, Relaxed);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use fanfare_wire::FormatId;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
@@ -92,6 +93,17 @@ pub(crate) struct Counters {
     pub(crate) fanout_seconds: Histogram,
 }
 
+impl Counters {
+    /// The gauge of subscribers that read `format`.
+    pub(crate) fn subscribers(&self, format: FormatId) -> &Counter {
+        match format {
+            FormatId::RAW => &self.raw_connections,
+            FormatId::JSON => &self.json_connections,
+            _ => &self.stream_connections,
+        }
+    }
+}
+
 /// Sums the workers' counters when asked.
 pub(crate) struct Page {
     shared: Arc<Shared>,
@@ -111,15 +123,22 @@ impl Page {
         let sum = |read: fn(&Counters) -> &Counter| self.sum(read);
         let inboxes = || shared.dispatch.inboxes.0.iter().map(crate::inbox::Inbox::depth);
         let closes = ALL_LABELS.iter().enumerate();
-        let closes = closes.map(|(index, label)| labelled("reason", label, self.sum(|c| &c.closes[index])));
+        let closes = closes.map(|(index, label)| {
+            sample(MetricType::COUNTER, Some(("reason", label)), self.sum(|c| &c.closes[index]))
+        });
         let connections = [
-            labelled("transport", "http", sum(|c| &c.http_connections)),
-            labelled("transport", "raw", sum(|c| &c.raw_connections)),
-            labelled("transport", "json", sum(|c| &c.json_connections)),
-            labelled("transport", "stream", sum(|c| &c.stream_connections)),
+            sample(MetricType::GAUGE, Some(("transport", "http")), sum(|c| &c.http_connections)),
+            sample(MetricType::GAUGE, Some(("transport", "raw")), sum(|c| &c.raw_connections)),
+            sample(MetricType::GAUGE, Some(("transport", "json")), sum(|c| &c.json_connections)),
+            sample(MetricType::GAUGE, Some(("transport", "stream")), sum(|c| &c.stream_connections)),
         ];
         vec![
-            gauges("fanfare_connections", "Open connections, by what they carry.", connections.into()),
+            family(
+                "fanfare_connections",
+                "Open connections, by what they carry.",
+                MetricType::GAUGE,
+                connections.into(),
+            ),
             counter("fanfare_accepted_total", "Connections accepted.", sum(|c| &c.accepted)),
             counter(
                 "fanfare_accept_errors_total",
@@ -223,7 +242,7 @@ impl Page {
             ),
             family(
                 "fanfare_closes_total",
-                "WebSocket connections ended, by reason.",
+                "Subscribers' connections ended, by reason.",
                 MetricType::COUNTER,
                 closes.collect(),
             ),
@@ -241,7 +260,7 @@ impl Page {
                 "fanfare_build_info",
                 "1, with the version.",
                 MetricType::GAUGE,
-                vec![gauge_of("version", env!("CARGO_PKG_VERSION"), 1.0)],
+                vec![sample(MetricType::GAUGE, Some(("version", env!("CARGO_PKG_VERSION"))), 1.0)],
             ),
         ]
     }
@@ -286,50 +305,30 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<proto::Metric>)
 }
 
 fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
-    let mut metric = proto::Metric::from_label(Vec::new());
-    metric.set_counter(count(value));
-    family(name, help, MetricType::COUNTER, vec![metric])
+    family(name, help, MetricType::COUNTER, vec![sample(MetricType::COUNTER, None, value)])
 }
 
 fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(value);
-    family(name, help, MetricType::GAUGE, vec![proto::Metric::from_gauge(gauge)])
+    family(name, help, MetricType::GAUGE, vec![sample(MetricType::GAUGE, None, value)])
 }
 
-fn gauges(name: &str, help: &str, values: Vec<proto::Metric>) -> MetricFamily {
-    let values = values.into_iter().map(|mut metric| {
-        let mut gauge = proto::Gauge::default();
-        gauge.set_value(metric.get_counter().get_value());
-        metric.set_gauge(gauge);
-        metric
+/// A counter's or a gauge's value, under at most one label.
+fn sample(kind: MetricType, label: Option<(&str, &str)>, value: f64) -> proto::Metric {
+    let labels = label.map(|(name, value)| {
+        let mut label = proto::LabelPair::default();
+        label.set_name(name.to_owned());
+        label.set_value(value.to_owned());
+        label
     });
-    family(name, help, MetricType::GAUGE, values.collect())
-}
-
-fn labelled(name: &str, value: &str, number: f64) -> proto::Metric {
-    let mut metric = proto::Metric::from_label(vec![label(name, value)]);
-    metric.set_counter(count(number));
+    let mut metric = proto::Metric::from_label(labels.into_iter().collect());
+    if kind == MetricType::COUNTER {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
     metric
-}
-
-fn gauge_of(name: &str, value: &str, number: f64) -> proto::Metric {
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(number);
-    let mut metric = proto::Metric::from_gauge(gauge);
-    metric.set_label(vec![label(name, value)]);
-    metric
-}
-
-fn label(name: &str, value: &str) -> proto::LabelPair {
-    let mut pair = proto::LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn count(value: f64) -> proto::Counter {
-    let mut counter = proto::Counter::default();
-    counter.set_value(value);
-    counter
 }

@@ -138,15 +138,21 @@ impl Worker {
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
         let connection = Rc::new(Connection::new(id, stream, format, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
+        self.counters().subscribers(format).add(1);
         connection
     }
 
     /// Forgets a subscriber; its session is over.
     pub(crate) fn disconnect(&self, connection: &Connection, reason: DisconnectReason) {
+        if connection.expired.get() {
+            // What the peer did not take is thrown away by the kernel, too. It may be gone already.
+            let _ = connection.stream.set_zero_linger();
+        }
         let mut left = Vec::new();
         self.shard.borrow_mut().disconnect(connection.id, &mut left);
         self.connections.borrow_mut().remove(connection.id);
         self.leave(&left);
+        self.counters().subscribers(connection.format).subtract(1);
         self.counters().closes[reason.index()].add(1);
         tracing::debug!(client = %client_name(self.index, connection.id), reason = reason.label(), "closed");
     }

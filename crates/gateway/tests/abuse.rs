@@ -455,7 +455,7 @@ fn out_of_file_descriptors_it_waits_and_recovers() {
 #[test]
 fn thousands_of_idle_connections_leave_nothing_behind() {
     let files = rlimit::increase_nofile_limit(12_000).unwrap_or(1024);
-    let count = 5000.min(files.saturating_sub(500) / 2) as usize;
+    let count = 10_000.min(files.saturating_sub(500)) as usize;
     let gateway = Gateway::start(&[]);
     let mut witnesses = Witnesses::new(&gateway);
     let crowd = || -> Vec<Peer> { (0..count).map(|_| Peer::raw(gateway.address, "a")).collect() };

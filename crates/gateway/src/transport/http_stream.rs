@@ -30,9 +30,6 @@ pub(crate) struct Request {
 
 /// Runs a stream to its end.
 pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) {
-    let gauge = &worker.counters().stream_connections;
-    gauge.add(1);
-    worker.open.set(worker.open.get() + 1);
     let connection = worker.connect(stream, request.format, permit);
     if let Err(reason) = open(&worker, &connection, &request) {
         worker.close(&connection, reason);
@@ -40,13 +37,7 @@ pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request,
     drop(request);
     let mut shut = false;
     let reason = std::future::poll_fn(|context| poll(&worker, &connection, &mut shut, context)).await;
-    if connection.expired.get() {
-        // What the peer did not take is thrown away by the kernel, too. It may be gone already.
-        let _ = connection.stream.set_zero_linger();
-    }
     worker.disconnect(&connection, reason);
-    worker.open.set(worker.open.get() - 1);
-    gauge.subtract(1);
 }
 
 /// The response's head, the first bytes, and the subscription.

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_wire::FormatId;
 use fanfare_wire::websocket::{Parser, ParserLimits};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -30,12 +29,7 @@ pub(crate) async fn run(
     endpoint: Endpoint,
     permit: Permit,
 ) {
-    let format = endpoint.format();
-    let counters = worker.counters();
-    let gauge = if format == FormatId::JSON { &counters.json_connections } else { &counters.raw_connections };
-    gauge.add(1);
-    worker.open.set(worker.open.get() + 1);
-    let connection = worker.connect(stream, format, permit);
+    let connection = worker.connect(stream, endpoint.format(), permit);
     let mut socket = WebSocket {
         session: Session::new(endpoint),
         parser: Parser::new(),
@@ -51,13 +45,7 @@ pub(crate) async fn run(
         socket.receive(&mut Vec::from(read_ahead));
     }
     let reason = std::future::poll_fn(|context| socket.poll(context)).await;
-    if connection.expired.get() {
-        // What the peer did not take is thrown away by the kernel, too. It may be gone already.
-        let _ = connection.stream.set_zero_linger();
-    }
     worker.disconnect(&connection, reason);
-    worker.open.set(worker.open.get() - 1);
-    gauge.subtract(1);
 }
 
 struct WebSocket<'a> {
