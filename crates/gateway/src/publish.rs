@@ -47,9 +47,10 @@ pub(crate) async fn to_topic(
     } else {
         vec![publisher.draft(&topic, attributes.kind(&body)?, &body, attributes.event, attributes.key)?]
     };
-    let count = drafts.len();
     let answer = publisher.publish(&topic, drafts, attributes.idempotency_key)?;
     let Admitted { epoch, first, last, .. } = answer.admitted;
+    // A repeat is answered for what was published, whatever its body is.
+    let count = last + 1 - first;
     let mut response = if split_lines {
         json(StatusCode::OK, &Lined { topic: topic.as_str(), epoch, first, offset: last, count })
     } else {
@@ -75,7 +76,8 @@ pub(crate) async fn many(worker: &Worker, request: Request<Incoming>) -> Result<
         }
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             let body = body::read(body, &worker.shared).await?;
-            let lines: Vec<&[u8]> = non_empty_lines(&body).map(|(_, line)| line).collect();
+            let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
             check_count(lines.len(), &worker.shared)?;
             publisher.items(lines, &attributes, &mut results);
         }
@@ -391,7 +393,7 @@ struct Lined<'a> {
     epoch: Epoch,
     first: u64,
     offset: u64,
-    count: usize,
+    count: u64,
 }
 
 #[derive(Serialize)]

@@ -449,6 +449,8 @@ fn a_repeated_key_gets_the_first_answer_and_publishes_nothing() {
     let again = post("/topics/a?split=lines", "lines", "text/plain", "2\n3");
     assert_eq!((first.text(), replayed(&again).as_deref()), (again.text(), Some("true")));
     assert_eq!(again.json()["first"], 2);
+    let other_body = post("/topics/a?split=lines", "lines", "text/plain", "2\n3\n4\n5");
+    assert_eq!(other_body.text(), first.text(), "the answer is about what was published");
 
     let items = r#"[{"topic":"a","data":4,"id":"x"},{"topics":["a","b"],"data":5}]"#;
     let first = post("/publish", "many", JSON, items);
