@@ -24,7 +24,7 @@ fn encode(criterion: &mut Criterion) {
             group.bench_with_input(BenchmarkId::new(name, bytes), &payload, |bench, payload| {
                 bench.iter(|| {
                     let draft = Draft::new(topic.clone(), Kind::Json, black_box(payload));
-                    let message = Message::new(draft, position);
+                    let message = Message::new(draft, position, 1);
                     black_box(message.frame(format));
                     message
                 });

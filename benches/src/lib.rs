@@ -38,7 +38,7 @@ pub fn topic(index: usize) -> Topic {
 /// A JSON message of `bytes` payload bytes, placed at `offset`.
 pub fn message(topic: &Topic, offset: u64, bytes: usize) -> Arc<Message> {
     let draft = Draft::new(topic.clone(), Kind::Json, &json_payload(bytes));
-    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
 }
 
 /// Sockets that take everything at once.

@@ -108,7 +108,7 @@ fn check_frames(topic: &str, kind: Kind, event: Option<&str>, payload: &[u8]) {
     let mut draft = Draft::new(name, kind, payload);
     draft.event = event.map(Into::into);
     assert_eq!(draft.payload_bytes(), payload.len());
-    let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: OFFSET });
+    let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: OFFSET }, OFFSET);
 
     let published = if kind == Kind::Json { on_one_line(payload) } else { Cow::Borrowed(payload) };
     assert_eq!(message.payload(), &*published);

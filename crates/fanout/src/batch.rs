@@ -144,7 +144,7 @@ mod tests {
             .zip(1..)
             .map(|(&size, offset)| {
                 let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, &vec![b'x'; size]);
-                Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+                Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
             })
             .collect()
     }

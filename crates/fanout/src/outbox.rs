@@ -465,7 +465,7 @@ mod tests {
                 let payload = format!("{topic}{offset:02}");
                 let topic = Topic::new(&topic.to_string()).unwrap();
                 let draft = Draft::new(topic, Kind::Text, payload.as_bytes());
-                Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+                Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
             })
             .collect();
         Rc::clone(&Batch::join(FormatId::RAW, SlowPolicy::DropOldest, &messages)[0])
@@ -665,7 +665,7 @@ mod tests {
             let messages: Vec<_> = (1..=100)
                 .map(|offset| {
                     let draft = Draft::new(Topic::new("1").unwrap(), Kind::Text, b"old");
-                    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+                    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
                 })
                 .collect();
             let mut outbox = Outbox::default();

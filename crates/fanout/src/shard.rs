@@ -506,7 +506,7 @@ mod tests {
         let (name, offset) = place.split_at(1);
         let draft = Draft::new(topic(name), Kind::Text, place.as_bytes());
         let offset = offset.parse().unwrap();
-        Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+        Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
     }
 
     fn messages(places: &[&str]) -> Vec<Arc<Message>> {
@@ -734,7 +734,7 @@ mod tests {
         sink.room.insert(id.slot, 10);
         let large = |offset| {
             let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
-            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
         };
         // Far over the bound, and too much for one batch.
         let mut pass = shard.begin((1..=5).map(large));

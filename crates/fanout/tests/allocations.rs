@@ -89,7 +89,7 @@ fn allocations(subscribers: u64, messages: u64) -> u64 {
     let messages: Vec<_> = (1..=messages)
         .map(|offset| {
             let draft = Draft::new(topic.clone(), Kind::Json, br#"{"bid":"64000.10"}"#);
-            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }))
+            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
         })
         .collect();
     let mut report = Report::default();

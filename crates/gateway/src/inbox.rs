@@ -124,7 +124,7 @@ mod tests {
 
     fn message() -> Arc<Message> {
         let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, b"x");
-        Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset: 1 }))
+        Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset: 1 }, 1))
     }
 
     #[test]

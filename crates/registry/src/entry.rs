@@ -92,7 +92,7 @@ impl Entry {
             .into_iter()
             .map(|draft| {
                 self.head.offset += 1;
-                Arc::new(Message::new(draft, self.head))
+                Arc::new(Message::new(draft, self.head, 0))
             })
             .collect();
         let before = self.replay.bytes();

@@ -134,6 +134,7 @@ impl Replay {
             Start::Live => (Vec::new(), None),
             Start::Last => (fresh(), None),
             Start::Earliest => (self.newest(self.ring.len()), None),
+            Start::Since { .. } => (fresh(), Some(false)),
             Start::After { epoch, offset } => {
                 let missed = head.offset.checked_sub(*offset);
                 let missed = missed.filter(|_| epoch.parse::<Epoch>() == Ok(head.epoch));
@@ -159,7 +160,7 @@ mod tests {
 
     fn message(offset: u64, bytes: usize) -> Arc<Message> {
         let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, &vec![b'x'; bytes]);
-        Arc::new(Message::new(draft, Position { epoch: EPOCH, offset }))
+        Arc::new(Message::new(draft, Position { epoch: EPOCH, offset }, offset))
     }
 
     fn limits(messages_max: usize, age_s: u64, bytes_max: usize) -> Option<ReplayLimits> {

@@ -4,11 +4,17 @@
 //! arrived.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::raw;
+
+/// The least and the most times a second that a client can ask for.
+const MAX_HZ_LEAST: f64 = 0.1;
+const MAX_HZ_MOST: f64 = 100.0;
 
 /// One request of a client. `id` is echoed in the answer.
 #[derive(Debug)]
@@ -54,6 +60,21 @@ pub struct Wanted<'a> {
     pub topic: Cow<'a, str>,
     /// Where to start.
     pub start: Start<'a>,
+    /// Places in topics of a pattern, each of which starts there instead.
+    pub positions: Vec<(String, Start<'a>)>,
+    /// What is to happen when the client is slow, if not what the topic's configuration says.
+    pub policy: Option<Policy>,
+    /// The shortest time between two messages of a topic, from `max_hz`.
+    pub interval: Option<Duration>,
+}
+
+/// A client's wish for when it is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Every message, or the end of the connection.
+    Queue,
+    /// The newest message of each key.
+    Latest,
 }
 
 /// Where a new subscription starts.
@@ -72,6 +93,13 @@ pub enum Start<'a> {
         epoch: Cow<'a, str>,
         /// The last offset the client has.
         offset: u64,
+    },
+    /// Everything after this sequence of the node, then live: for streams of many topics.
+    Since {
+        /// The node's epoch that the client saw.
+        epoch: Cow<'a, str>,
+        /// The last sequence up to which the client has everything.
+        sequence: u64,
     },
 }
 
@@ -115,7 +143,17 @@ enum Entry<'a> {
         #[serde(borrow)]
         epoch: Option<Cow<'a, str>>,
         offset: Option<u64>,
+        positions: Option<BTreeMap<String, Place>>,
+        #[serde(borrow)]
+        policy: Option<Cow<'a, str>>,
+        max_hz: Option<f64>,
     },
+}
+
+#[derive(Deserialize)]
+struct Place {
+    epoch: String,
+    offset: u64,
 }
 
 #[derive(Deserialize)]
@@ -163,9 +201,11 @@ pub fn parse(text: &str) -> Result<Command<'_>, CommandError> {
 }
 
 fn wanted(entry: Entry<'_>) -> Result<Wanted<'_>, String> {
-    let (topic, from, epoch, offset) = match entry {
-        Entry::Name(topic) => (topic, None, None, None),
-        Entry::Wish { topic, from, epoch, offset } => (topic, from, epoch, offset),
+    let (topic, from, epoch, offset, positions, policy, max_hz) = match entry {
+        Entry::Name(topic) => (topic, None, None, None, None, None, None),
+        Entry::Wish { topic, from, epoch, offset, positions, policy, max_hz } => {
+            (topic, from, epoch, offset, positions, policy, max_hz)
+        }
     };
     let start = match (from.as_deref(), epoch, offset) {
         (None, Some(epoch), Some(offset)) => Start::After { epoch, offset },
@@ -178,7 +218,23 @@ fn wanted(entry: Entry<'_>) -> Result<Wanted<'_>, String> {
         (None, _, _) => return Err("\"epoch\" and \"offset\" belong together".into()),
         (Some(_), None, None) => return Err("\"from\" is last, live or earliest".into()),
     };
-    Ok(Wanted { topic, start })
+    let policy = match policy.as_deref() {
+        None => None,
+        Some("queue") => Some(Policy::Queue),
+        Some("latest") => Some(Policy::Latest),
+        Some(_) => return Err("\"policy\" is queue or latest".into()),
+    };
+    let interval = match max_hz {
+        None => None,
+        Some(hz) if (MAX_HZ_LEAST..=MAX_HZ_MOST).contains(&hz) => Some(Duration::from_secs_f64(1.0 / hz)),
+        Some(_) => return Err(format!("\"max_hz\" is {MAX_HZ_LEAST} to {MAX_HZ_MOST}")),
+    };
+    if interval.is_some() && policy == Some(Policy::Queue) {
+        return Err("\"max_hz\" leaves messages out: it does not go with \"queue\"".into());
+    }
+    let place = |(topic, Place { epoch, offset })| (topic, Start::After { epoch: epoch.into(), offset });
+    let positions = positions.unwrap_or_default().into_iter().map(place).collect();
+    Ok(Wanted { topic, start, positions, policy, interval })
 }
 
 #[cfg(test)]
@@ -210,6 +266,22 @@ mod tests {
             r#"{"topic":"a.b","epoch":"k3x9","offset":7}"#,
             Start::After { epoch: "k3x9".into(), offset: 7 },
         );
+    }
+
+    #[test]
+    fn wishes_of_a_subscription_are_read() {
+        let text = r#"{"type":"subscribe","topics":[{"topic":"a.*","policy":"latest","max_hz":4,
+            "positions":{"a.b":{"epoch":"k3x9","offset":7}}}]}"#;
+        let Ok(Command::Subscribe { topics, .. }) = parse(text) else { panic!("not a subscribe") };
+        let place = ("a.b".to_owned(), Start::After { epoch: "k3x9".into(), offset: 7 });
+        let expect = Wanted {
+            topic: "a.*".into(),
+            start: Start::Last,
+            positions: vec![place],
+            policy: Some(Policy::Latest),
+            interval: Some(Duration::from_millis(250)),
+        };
+        assert_eq!(topics, [expect]);
     }
 
     #[test]
@@ -258,6 +330,16 @@ mod tests {
             r#"{"type":"subscribe","topics":[{"topic":"a","from":"live","offset":1,"epoch":"e"}]}"#,
             None,
             "exclude each other",
+        );
+        for hz in ["0", "-1", "1e9", "0.01"] {
+            let text = format!(r#"{{"type":"subscribe","topics":[{{"topic":"a","max_hz":{hz}}}]}}"#);
+            check(&text, None, "\"max_hz\" is 0.1 to 100");
+        }
+        check(r#"{"type":"subscribe","topics":[{"topic":"a","policy":"no"}]}"#, None, "queue or latest");
+        check(
+            r#"{"type":"subscribe","topics":[{"topic":"a","policy":"queue","max_hz":1}]}"#,
+            None,
+            "does not go with",
         );
         check(r#"{"type":"publish","id":2,"topic":"a"}"#, Some(2), "\"data\" is missing");
         check(r#"{"type":"ping","id":-1}"#, None, "not a command");

@@ -67,6 +67,27 @@ pub enum Event<'a> {
         /// Why.
         reason: GapReason,
     },
+    /// A topic that a wildcard of this subscriber matches: told once, before the topic's first message.
+    Topic {
+        /// Which topic.
+        topic: &'a Topic,
+        /// Its current count.
+        epoch: Epoch,
+        /// Its last offset. Messages up to it are replay, later ones are live.
+        offset: u64,
+        /// Answers a position: whether everything after it follows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+    },
+    /// A topic that is to speak often has fallen silent, or speaks again.
+    Status {
+        /// Which topic.
+        topic: &'a Topic,
+        /// Which of the two.
+        status: Status,
+        /// Milliseconds since its last message; of a topic that speaks again, the silence before.
+        age_ms: u64,
+    },
     /// Asked for with `/ws?heartbeat=SECONDS`.
     Heartbeat {
         /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -116,6 +137,16 @@ pub enum Subscribed<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         policy: Option<&'a str>,
     },
+    /// The topics of a wildcard follow, each told by a `topic` event.
+    Matched {
+        /// The pattern.
+        topic: &'a str,
+        /// How many topics it matches now.
+        matched: usize,
+        /// Answers positions: whether everything after each of them follows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+    },
     /// Nothing follows.
     Refused {
         /// As the client wrote it.
@@ -140,6 +171,28 @@ pub struct Refusal<'a> {
 pub enum GapReason {
     /// The subscriber did not read fast enough.
     Slow,
+    /// All outboxes together were past their bound, and this one was among the largest.
+    Evicted,
+}
+
+/// Whether a topic speaks as often as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// No message for longer than the topic's `stale_after`.
+    Stale,
+    /// The first message after that.
+    Live,
+}
+
+impl Status {
+    /// The status as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Live => "live",
+        }
+    }
 }
 
 /// The error codes of the native protocol and of the HTTP interface.
@@ -204,6 +257,8 @@ impl Event<'_> {
             Self::Pong { .. } => "pong",
             Self::Published { .. } => "published",
             Self::Gap { .. } => "gap",
+            Self::Topic { .. } => "topic",
+            Self::Status { .. } => "status",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Error { .. } => "error",
             Self::Bye { .. } => "bye",
@@ -286,6 +341,27 @@ mod tests {
         check(
             &Event::Gap { topic: &topic, epoch, from: 1044, to: 1051, reason: GapReason::Slow },
             r#"{"type":"gap","topic":"x","epoch":"10000000","from":1044,"to":1051,"reason":"slow"}"#,
+        );
+        check(
+            &Event::Gap { topic: &topic, epoch, from: 1, to: 1, reason: GapReason::Evicted },
+            r#"{"type":"gap","topic":"x","epoch":"10000000","from":1,"to":1,"reason":"evicted"}"#,
+        );
+        let matched = Subscribed::Matched { topic: "trades.*", matched: 14, recovered: None };
+        check(
+            &Event::Subscribed { id: None, topics: vec![matched] },
+            r#"{"type":"subscribed","topics":[{"topic":"trades.*","matched":14}]}"#,
+        );
+        check(
+            &Event::Topic { topic: &topic, epoch, offset: 0, recovered: None },
+            r#"{"type":"topic","topic":"x","epoch":"10000000","offset":0}"#,
+        );
+        check(
+            &Event::Topic { topic: &topic, epoch, offset: 7, recovered: Some(true) },
+            r#"{"type":"topic","topic":"x","epoch":"10000000","offset":7,"recovered":true}"#,
+        );
+        check(
+            &Event::Status { topic: &topic, status: Status::Stale, age_ms: 5200 },
+            r#"{"type":"status","topic":"x","status":"stale","age_ms":5200}"#,
         );
         check(
             &Event::Error { id: Some(4), code: ErrorCode::BadRequest, message: "a \"b\"" },

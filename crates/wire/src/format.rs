@@ -8,8 +8,9 @@
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::formats::{event_stream, json, ndjson, raw};
+use crate::formats::{event_stream, events, json, long_poll, ndjson, raw};
 use crate::message::Message;
+use crate::position::Epoch;
 
 /// Encodes messages for one kind of client.
 pub trait WireFormat: Send + Sync {
@@ -22,11 +23,24 @@ pub trait WireFormat: Send + Sync {
     /// A control event in this format, if it can say one. A format that cannot say a gap cannot lose messages: its
     /// subscribers are closed instead.
     fn event(&self, event: &Event<'_>) -> Option<Bytes>;
+
+    /// What tells a client that it has everything up to `sequence` of the node, for formats whose clients resume from
+    /// that.
+    fn mark(&self, epoch: Epoch, sequence: u64) -> Option<Bytes> {
+        let _ = (epoch, sequence);
+        None
+    }
 }
 
 /// Every format this server speaks. A [`FormatId`] is a row of it.
-pub const FORMATS: [&dyn WireFormat; 4] =
-    [&raw::Raw, &json::Json, &event_stream::EventStream, &ndjson::Ndjson];
+pub const FORMATS: [&dyn WireFormat; 6] = [
+    &raw::Raw,
+    &json::Json,
+    &event_stream::EventStream,
+    &ndjson::Ndjson,
+    &events::Events,
+    &long_poll::LongPoll,
+];
 
 /// Names a row of [`FORMATS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +56,14 @@ impl FormatId {
     pub const EVENT_STREAM: Self = Self(2);
     /// The native JSON object on a line, one HTTP chunk a message.
     pub const NDJSON: Self = Self(3);
+    /// The native JSON object in server-sent events of many topics, one HTTP chunk a message.
+    pub const EVENTS: Self = Self(4);
+    /// The native JSON object as it stands in the answer to a poll.
+    pub const LONG_POLL: Self = Self(5);
 
     /// Every format, in the order of [`FORMATS`].
-    pub const ALL: [Self; FORMATS.len()] = [Self::RAW, Self::JSON, Self::EVENT_STREAM, Self::NDJSON];
+    pub const ALL: [Self; FORMATS.len()] =
+        [Self::RAW, Self::JSON, Self::EVENT_STREAM, Self::NDJSON, Self::EVENTS, Self::LONG_POLL];
 
     /// The row in [`FORMATS`]; below `FORMATS.len()`.
     pub const fn index(self) -> usize {

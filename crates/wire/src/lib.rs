@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod position;
 mod raw;
 pub mod topic;
+pub mod trie;
 pub mod websocket;
 
 pub use format::{FORMATS, FormatId, WireFormat};
@@ -22,3 +23,4 @@ pub use message::{Draft, Kind, Message, PayloadError};
 pub use pattern::Pattern;
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError};
+pub use trie::Trie;

@@ -119,6 +119,7 @@ fn unbroken(payload: &[u8]) -> Cow<'_, [u8]> {
 pub struct Message {
     topic: Topic,
     position: Position,
+    sequence: u64,
     kind: Kind,
     event: Option<Box<str>>,
     key: Option<Box<str>>,
@@ -128,12 +129,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// Gives a draft its place.
-    pub fn new(draft: Draft, position: Position) -> Self {
+    /// Gives a draft its place. `sequence` counts the messages of the node, over all topics.
+    pub fn new(draft: Draft, position: Position, sequence: u64) -> Self {
         let Draft { topic, event, key, kind, raw_frame, payload_start } = draft;
         let mut frames = [const { OnceLock::new() }; FORMATS.len()];
         frames[FormatId::RAW.index()] = OnceLock::from(raw_frame);
-        Self { topic, position, kind, event, key, payload_start, frames }
+        Self { topic, position, sequence, kind, event, key, payload_start, frames }
     }
 
     /// The whole frame in `format`, the same bytes for every caller.
@@ -154,6 +155,11 @@ impl Message {
     /// The place in the topic, from 1.
     pub fn offset(&self) -> u64 {
         self.position.offset
+    }
+
+    /// The place among all messages of the node. Within a topic it increases with the offset.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// What the payload is.
@@ -185,6 +191,7 @@ mod tests {
         Message::new(
             Draft::new(Topic::new("t").unwrap(), kind, payload),
             Position { epoch: Epoch::new(7), offset: 1 },
+            1,
         )
     }
 

@@ -4,12 +4,13 @@
 //! per message.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::topic::{Topic, TopicError, is_topic_byte};
 
-/// A validated pattern, in the notation of NATS subjects.
+/// A validated pattern, in the notation of NATS subjects. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Pattern(Box<str>);
+pub struct Pattern(Arc<str>);
 
 impl Pattern {
     /// Checks `pattern`: a topic name in which whole segments may be `*`, and the last one `>`.
@@ -29,6 +30,11 @@ impl Pattern {
             }
         }
         Ok(Self(pattern.into()))
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Whether `topic` is one of the topics this pattern stands for.

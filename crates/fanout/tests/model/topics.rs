@@ -70,7 +70,7 @@ impl Topics {
         let offset = counted.messages.len() as u64 + 1;
         let payload = format!("{}:{offset}:{}", counted.name, "x".repeat(filler));
         let draft = Draft::new(counted.name.clone(), Kind::Text, payload.as_bytes());
-        let message = Arc::new(Message::new(draft, Position { epoch: counted.epoch, offset }));
+        let message = Arc::new(Message::new(draft, Position { epoch: counted.epoch, offset }, offset));
         counted.messages.push(Arc::clone(&message));
         // It may also come as a replay, outside any pass.
         self.group_bytes_max = self.group_bytes_max.max(message.frame(FormatId::JSON).len());

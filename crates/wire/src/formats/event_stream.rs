@@ -79,7 +79,7 @@ mod tests {
     fn event(kind: Kind, name: Option<&str>, payload: &[u8]) -> String {
         let mut draft = Draft::new(Topic::new("t").unwrap(), kind, payload);
         draft.event = name.map(Into::into);
-        let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 7 });
+        let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 7 }, 7);
         let chunk = String::from_utf8(EventStream.encode(&message).to_vec()).unwrap();
         let (length, rest) = chunk.split_once("\r\n").unwrap();
         let event = rest.strip_suffix("\r\n").unwrap();

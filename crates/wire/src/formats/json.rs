@@ -72,7 +72,7 @@ mod tests {
     fn message(kind: Kind, event: Option<&str>, payload: &[u8]) -> Message {
         let mut draft = Draft::new(Topic::new("ticker.BTC-USD").unwrap(), kind, payload);
         draft.event = event.map(Into::into);
-        Message::new(draft, Position { epoch: Epoch::new(1), offset: 1043 })
+        Message::new(draft, Position { epoch: Epoch::new(1), offset: 1043 }, 1043)
     }
 
     #[test]

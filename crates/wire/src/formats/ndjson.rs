@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_message_is_a_line() {
         let draft = Draft::new(Topic::new("t").unwrap(), Kind::Json, b"{\n}");
-        let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 7 });
+        let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 7 }, 7);
         assert_eq!(Ndjson.encode(&message), "24\r\n{\"topic\":\"t\",\"offset\":7,\"data\":{ }}\n\r\n");
         let heartbeat = Ndjson.event(&Event::Heartbeat { time: 5 }).unwrap();
         assert_eq!(heartbeat, "1e\r\n{\"type\":\"heartbeat\",\"time\":5}\n\r\n");
