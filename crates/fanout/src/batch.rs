@@ -1,9 +1,10 @@
 //! Messages of one topic in one wire format, joined into one contiguous buffer.
 //!
 //! ```text
-//!   bytes  [ frame 41 | frame 42 | frame 43 ]
-//!   ends             ^          ^          ^       messages(1..3) is the slice from the first end on
+//!   bytes  [ mark | frame 41 | frame 42 | frame 43 ]
+//!   ends                     ^          ^          ^       messages(1..3) is the slice from the first end on
 //! ```
+//! The mark, in formats that have one, belongs to the first message: whoever does not get that one gets no mark, either.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +13,13 @@ use bytes::Bytes;
 use fanfare_wire::{Epoch, FormatId, Message, Topic};
 use smallvec::SmallVec;
 
-use crate::slow_consumer::SlowPolicy;
-
 /// The shared frames of a pass. Outboxes hold it by `Rc`: the count is the shard's own and touches no shared line.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) topic: Topic,
     pub(crate) epoch: Epoch,
-    /// The topic's, for when the batch waits in an outbox.
-    pub(crate) policy: SlowPolicy,
+    /// The conflation key of a batch of one message.
+    pub(crate) key: Option<Box<str>>,
     bytes: Bytes,
     /// Where each message ends, and its offset.
     marks: SmallVec<[Mark; 1]>,
@@ -32,19 +31,19 @@ struct Mark {
     offset: u64,
 }
 
+/// The batches of one topic and format in a pass. One is the rule.
+pub(crate) type Batches = SmallVec<[Rc<Batch>; 1]>;
+
 /// A batch is closed once its frames reach this many bytes, so that joining copies little and a slow socket's remainder
 /// stays small. A single larger message is a batch of its own, and is not copied.
 pub(crate) const JOINED_BYTES_MAX: usize = 64 * 1024;
 
 impl Batch {
-    /// Splits `messages`, all of one topic and epoch and in order, into batches.
-    pub(crate) fn join(
-        format: FormatId,
-        policy: SlowPolicy,
-        messages: &[Arc<Message>],
-    ) -> SmallVec<[Rc<Self>; 1]> {
+    /// Splits `messages`, all of one topic and in order, into batches, the first of which begins with `mark`.
+    pub(crate) fn join(format: FormatId, mark: Option<&Bytes>, messages: &[Arc<Message>]) -> Batches {
         let mut batches = SmallVec::new();
         let mut rest = messages;
+        let mut mark = mark;
         while let Some(first) = rest.first() {
             let mut bytes = 0;
             let count = rest
@@ -58,33 +57,45 @@ impl Batch {
                 })
                 .count();
             let (joined, later) = rest.split_at(count);
-            batches.push(Rc::new(Self::new(first, format, policy, joined)));
+            batches.push(Rc::new(Self::new(first, format, mark.take(), joined)));
             rest = later;
         }
         batches
     }
 
     /// A message as it is: its frame is shared, not copied.
-    pub(crate) fn single(format: FormatId, policy: SlowPolicy, message: &Message) -> Self {
+    pub(crate) fn single(format: FormatId, message: &Message) -> Self {
         let bytes = message.frame(format).clone();
         let mut marks = SmallVec::new();
         marks.push(Mark { end: bytes.len() as u32, offset: message.offset() });
-        Self { topic: message.topic().clone(), epoch: message.epoch(), policy, bytes, marks }
+        let key = message.key().map(Into::into);
+        Self { topic: message.topic().clone(), epoch: message.epoch(), key, bytes, marks }
     }
 
-    fn new(first: &Message, format: FormatId, policy: SlowPolicy, messages: &[Arc<Message>]) -> Self {
+    /// The newest message of each key, in the order of their offsets.
+    pub(crate) fn newest(format: FormatId, messages: &[Arc<Message>]) -> Vec<Rc<Self>> {
+        let mut keys = std::collections::HashSet::<_, ahash::RandomState>::default();
+        let newest = messages.iter().rev().filter(|message| keys.insert(message.key()));
+        let mut newest: Vec<_> = newest.map(|message| Rc::new(Self::single(format, message))).collect();
+        newest.reverse();
+        newest
+    }
+
+    fn new(first: &Message, format: FormatId, mark: Option<&Bytes>, messages: &[Arc<Message>]) -> Self {
+        let mark = mark.map_or(&b""[..], |mark| &mark[..]);
         let bytes = match messages {
-            [one] => one.frame(format).clone(),
+            [one] if mark.is_empty() => one.frame(format).clone(),
             many => {
-                let mut joined =
-                    Vec::with_capacity(many.iter().map(|message| message.frame(format).len()).sum());
+                let frames: usize = many.iter().map(|message| message.frame(format).len()).sum();
+                let mut joined = Vec::with_capacity(mark.len() + frames);
+                joined.extend_from_slice(mark);
                 for message in many {
                     joined.extend_from_slice(message.frame(format));
                 }
                 joined.into()
             }
         };
-        let mut end = 0;
+        let mut end = mark.len() as u32;
         let marks = messages
             .iter()
             .map(|message| {
@@ -92,12 +103,17 @@ impl Batch {
                 Mark { end, offset: message.offset() }
             })
             .collect();
-        Self { topic: first.topic().clone(), epoch: first.epoch(), policy, bytes, marks }
+        Self { topic: first.topic().clone(), epoch: first.epoch(), key: None, bytes, marks }
     }
 
     /// How many messages.
     pub(crate) fn len(&self) -> u32 {
         self.marks.len() as u32
+    }
+
+    /// The last message's offset.
+    pub(crate) fn last_offset(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.offset)
     }
 
     /// The offset of message `index`.
@@ -152,7 +168,7 @@ mod tests {
     #[test]
     fn frames_join_up_to_a_bound() {
         fn check(sizes: &[usize], expect: &[u32]) {
-            let batches = Batch::join(FormatId::RAW, SlowPolicy::Disconnect, &messages(sizes));
+            let batches = Batch::join(FormatId::RAW, None, &messages(sizes));
             assert_eq!(batches.iter().map(|batch| batch.len()).collect::<Vec<_>>(), expect, "{sizes:?}");
         }
         check(&[], &[]);
@@ -165,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_cut_at_messages() {
-        let batches = Batch::join(FormatId::RAW, SlowPolicy::Disconnect, &messages(&[1, 2, 3]));
+        let batches = Batch::join(FormatId::RAW, None, &messages(&[1, 2, 3]));
         let batch = &batches[0];
         assert_eq!(batch.messages(0, 3), b"\x81\x01x\x81\x02xx\x81\x03xxx");
         assert_eq!(batch.messages(1, 2), b"\x81\x02xx");
@@ -177,9 +193,31 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_belongs_to_the_first_message() {
+        let batches = Batch::join(FormatId::RAW, Some(&"mark".into()), &messages(&[1, 2, 70_000]));
+        assert_eq!(batches.len(), 2);
+        assert_eq!(batches[0].messages(0, 2), b"mark\x81\x01x\x81\x02xx");
+        assert_eq!(batches[0].messages(1, 2), b"\x81\x02xx");
+        assert_eq!((batches[0].index_at(6), batches[0].index_at(7)), (0, 1));
+        assert_eq!(batches[1].messages(0, 1)[..2], [0x81, 127]);
+    }
+
+    #[test]
+    fn the_newest_of_each_key_are_in_order() {
+        let keyed = |(offset, key): (u64, Option<&str>)| {
+            let mut draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, b"x");
+            draft.key = key.map(Into::into);
+            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+        };
+        let messages = [(1, Some("a")), (2, Some("b")), (3, Some("a")), (4, None), (5, None), (6, Some("c"))];
+        let newest = Batch::newest(FormatId::RAW, &messages.map(keyed));
+        assert_eq!(newest.iter().map(|batch| batch.offset(0)).collect::<Vec<_>>(), [2, 3, 5, 6]);
+    }
+
+    #[test]
     fn a_lone_message_is_not_copied() {
         let messages = messages(&[9]);
-        let batch = &Batch::join(FormatId::RAW, SlowPolicy::Disconnect, &messages)[0];
+        let batch = &Batch::join(FormatId::RAW, None, &messages)[0];
         assert_eq!(batch.bytes.as_ptr(), messages[0].frame(FormatId::RAW).as_ptr());
     }
 }

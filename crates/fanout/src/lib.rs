@@ -16,16 +16,26 @@
 //!   message of the topic, or its connection is closed.
 //! - What waits for one subscriber is bounded by [`OutboxLimits`]; past it, see [`slow_consumer`].
 
+mod audience;
 mod batch;
+pub mod budget;
+mod conflation;
+mod known_topic;
 mod outbox;
+mod pacing;
 mod pass;
+mod replay;
 mod shard;
+mod silence;
 pub mod slow_consumer;
 mod subscriber;
 mod turn;
 
+pub use audience::{Name, Wish};
+pub use known_topic::TopicSettings;
 pub use outbox::{Flushed, OutboxLimits};
 pub use pass::{Pass, Progress, Report, Sink, Written};
-pub use shard::{Shard, ShardLimits, SubscribeError};
+pub use replay::Beginning;
+pub use shard::{Left, Shard, ShardLimits, SubscribeError, Unsubscribed};
 pub use slow_consumer::{Eviction, SlowPolicy};
 pub use subscriber::SubscriberId;

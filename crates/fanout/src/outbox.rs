@@ -1,13 +1,13 @@
 //! The bounded queue of frames in front of one socket.
 //!
-//! A frame enters when the socket refuses it and leaves when the worker writes, in order. Three kinds go ahead of their
-//! turn or change in place: a pong goes right behind the half-written frame, a gap stands where its first dropped message
-//! stood, and a close frame may throw away what waits.
+//! A frame enters when the socket refuses it and leaves when the worker writes, in order. Some change in place or go ahead
+//! of their turn: a message of a conflating topic is replaced by a newer one with its key, a pong goes right behind the
+//! half-written frame, a gap stands where its first dropped message stood, and a close frame may throw away what waits.
 //!
 //! ```text
-//!   head (maybe half written)                                    back
-//!   [ message 7 of a │ pong │ messages 8–9 of a │ gap b 3–5 │ message 6 of b │ ack ]
-//!     ^ head_sent bytes of it are gone
+//!   head (maybe half written)                                              back
+//!   [ message 7 of a │ pong │ messages 8–9 of a │ gap b 3–5 │ newest of c │ message 6 of b │ ack ]
+//!     ^ head_sent bytes of it are gone                         ^ what it is, is seen when its turn comes
 //! ```
 //!
 //! # Owner        the shard; one thread, not `Send`
@@ -20,13 +20,14 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use fanfare_wire::event::{Event, GapReason};
-use fanfare_wire::{Epoch, FormatId, Message, Topic};
+use fanfare_wire::{Epoch, FormatId, Topic};
 
 use crate::batch::Batch;
+use crate::conflation::{Conflation, Put};
+use crate::replay::Replay;
 use crate::slow_consumer::SlowPolicy;
 
 /// The bounds of each outbox.
@@ -35,7 +36,7 @@ pub struct OutboxLimits {
     /// Frame bytes that may wait. What one pass brings of a topic is always taken by an empty outbox, a single batch by one
     /// in which no whole message waits: they are shared, and the next message finds them over the bound.
     pub bytes_max: usize,
-    /// Messages that may wait; likewise.
+    /// Messages that may wait; likewise. Of conflating topics, as many again: one per key.
     pub messages_max: usize,
     /// Bytes of answers (acknowledgements, errors) that may wait. A client that asks without reading is closed.
     pub control_bytes_max: usize,
@@ -68,8 +69,11 @@ pub(crate) const SLICES_MAX: usize = 64;
 /// So many pings that came together are each answered.
 const PONGS_MAX: usize = 16;
 
-/// So many messages of a replay are made ready at once.
-const REPLAY_STEP: usize = 32;
+/// So many messages of a replay, or of conflating topics, are made ready at once.
+const READY_STEP: usize = 32;
+
+/// Conflating topics whose frames are together past this are not made ready: what waits longer may still become newer.
+const READY_BYTES: usize = 8 * 1024;
 
 /// A queue that grew past this many entries gives its memory back when it is empty.
 const ENTRIES_KEPT: usize = 16;
@@ -80,9 +84,13 @@ pub(crate) struct Outbox {
     head_sent: usize,
     bytes: usize,
     messages: usize,
-    /// Frames of replays.
+    /// Frames outside the bounds: of replays, and of conflating topics whose turn has come.
+    ready_bytes: usize,
+    /// What replays further back hold.
     replay_bytes: usize,
     control_bytes: usize,
+    /// Messages of conflating topics. Only a slow subscriber has any.
+    conflation: Option<Box<Conflation>>,
     /// The last frame is queued or gone: nothing enters behind it.
     ended: bool,
     /// The socket refused bytes and has not asked for more since.
@@ -91,15 +99,16 @@ pub(crate) struct Outbox {
 
 #[derive(Debug)]
 enum Entry {
-    /// `ends` with the subscription's last message. A `replay` is whole or not at all: it is outside the bounds and never
-    /// dropped.
+    /// `ends` with the subscription's last message.
     Messages {
         batch: Rc<Batch>,
         from: u32,
         to: u32,
         ends: bool,
-        replay: bool,
+        class: Class,
     },
+    /// The place of a conflating topic. Becomes messages when its turn comes.
+    Newest(Topic),
     /// Becomes messages a few at a time, when its turn comes.
     Replay(Box<Replay>),
     Control(Bytes),
@@ -108,13 +117,15 @@ enum Entry {
     Gap(Box<Gap>),
 }
 
-/// Retained messages of one topic, on their way to one subscriber.
-#[derive(Debug)]
-pub(crate) struct Replay {
-    pub(crate) messages: std::vec::IntoIter<Arc<Message>>,
-    pub(crate) topic: Topic,
-    pub(crate) format: FormatId,
-    pub(crate) policy: SlowPolicy,
+/// What holds for queued messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Within the bounds; past them this policy decides.
+    Live(SlowPolicy),
+    /// Outside the bounds, and never dropped: the replay is whole or not at all.
+    Replay,
+    /// Of a conflating topic whose turn has come: outside the bounds, because it was within those of conflation.
+    Newest,
 }
 
 /// Messages of one subscription that were dropped.
@@ -124,22 +135,17 @@ struct Gap {
     epoch: Epoch,
     from: u64,
     to: u64,
+    reason: GapReason,
     /// The subscription ended here: the gap grows no more.
     ends: bool,
     /// Encoded when its turn comes: until then it may grow.
     frame: Option<Bytes>,
 }
 
-impl Replay {
-    fn bytes(&self) -> usize {
-        self.messages.as_slice().iter().map(|message| message.frame(self.format).len()).sum()
-    }
-}
-
 impl Gap {
     fn event(&self) -> Event<'_> {
-        let Self { topic, epoch, from, to, .. } = self;
-        Event::Gap { topic, epoch: *epoch, from: *from, to: *to, reason: GapReason::Slow }
+        let Self { topic, epoch, from, to, reason, .. } = self;
+        Event::Gap { topic, epoch: *epoch, from: *from, to: *to, reason: *reason }
     }
 }
 
@@ -149,8 +155,13 @@ impl Entry {
             Self::Messages { batch, from, to, .. } => batch.messages(*from, *to),
             Self::Control(frame) | Self::Pong(frame) => frame,
             Self::Gap(gap) => gap.frame.as_deref().unwrap_or_default(),
-            Self::Replay(_) => &[],
+            Self::Replay(_) | Self::Newest(_) => &[],
         }
+    }
+
+    /// A conflating topic's message on its way out.
+    fn newest(batch: Rc<Batch>) -> Self {
+        Self::Messages { batch, from: 0, to: 1, ends: false, class: Class::Newest }
     }
 }
 
@@ -159,9 +170,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// Bytes of messages and answers that wait.
+    /// Bytes of messages and answers that wait. A replay further back counts as the references it holds: its messages are
+    /// shared with the ring and with whoever else replays them.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.replay_bytes + self.control_bytes
+        let conflated = self.conflation.as_ref().map_or(0, |conflation| conflation.bytes);
+        self.bytes + self.ready_bytes + self.replay_bytes + self.control_bytes + conflated
     }
 
     /// Whether the batch stays within the bounds. An outbox in which no whole message waits takes any one batch.
@@ -172,30 +185,88 @@ impl Outbox {
                 && self.messages + messages as usize <= limits.messages_max
     }
 
-    /// Queues messages `from..` of `batch`, of which the socket already took `sent` bytes.
-    pub(crate) fn push_messages(&mut self, batch: &Rc<Batch>, from: u32, sent: usize) {
+    /// Queues messages `from..to` of `batch`, of which the socket already took `sent` bytes.
+    pub(crate) fn push_messages(
+        &mut self,
+        batch: &Rc<Batch>,
+        from: u32,
+        to: u32,
+        sent: usize,
+        policy: SlowPolicy,
+    ) {
         debug_assert!(sent == 0 || self.queue.is_empty(), "only the head can be half written");
         let position = batch.start(from) + sent;
         let from = batch.index_at(position);
-        let to = batch.len();
+        if from == to {
+            return;
+        }
         self.bytes += batch.start(to) - position;
         self.messages += (to - from) as usize;
         if sent > 0 {
             self.head_sent = position - batch.start(from);
         }
-        self.queue.push_back(Entry::Messages {
-            batch: Rc::clone(batch),
-            from,
-            to,
-            ends: false,
-            replay: false,
-        });
+        let (batch, class) = (Rc::clone(batch), Class::Live(policy));
+        self.queue.push_back(Entry::Messages { batch, from, to, ends: false, class });
     }
+
+    // === conflation ===
+
+    /// Messages of conflating topics that wait.
+    pub(crate) fn conflated(&self) -> usize {
+        self.conflation.as_ref().map_or(0, |conflation| conflation.messages)
+    }
+
+    /// Whether the message would take an older one's place.
+    pub(crate) fn would_replace(&self, batch: &Rc<Batch>) -> bool {
+        self.conflation.as_ref().is_some_and(|conflation| conflation.would_replace(batch))
+    }
+
+    /// Queues a batch of one message in the place of an older one with its key, or else at the back. Returns whether it
+    /// took an older one's place.
+    pub(crate) fn conflate(&mut self, batch: &Rc<Batch>) -> bool {
+        match self.conflation.get_or_insert_default().put(batch) {
+            Put::FirstOfTopic => self.queue.push_back(Entry::Newest(batch.topic.clone())),
+            Put::FirstOfKey => {}
+            Put::Replaced => return true,
+        }
+        false
+    }
+
+    fn take_newest(&mut self, topic: &Topic) -> Vec<Rc<Batch>> {
+        let Some(conflation) = &mut self.conflation else { return Vec::new() };
+        let batches = conflation.take(topic);
+        if conflation.messages == 0 {
+            self.conflation = None;
+        }
+        self.ready_bytes += batches.iter().map(|batch| batch.messages(0, 1).len()).sum::<usize>();
+        batches
+    }
+
+    /// Takes out the conflating topics at the front: what they have now is what will be written.
+    fn unfold_newest(&mut self) {
+        let mut ready = Vec::new();
+        let mut bytes = 0;
+        while let Some(Entry::Newest(topic)) = self.queue.front()
+            && ready.len() < READY_STEP
+            && bytes < READY_BYTES
+        {
+            let topic = topic.clone();
+            self.queue.pop_front();
+            let batches = self.take_newest(&topic);
+            bytes += batches.iter().map(|batch| batch.messages(0, 1).len()).sum::<usize>();
+            ready.extend(batches);
+        }
+        for batch in ready.into_iter().rev() {
+            self.queue.push_front(Entry::newest(batch));
+        }
+    }
+
+    // === replays ===
 
     /// Queues retained messages behind everything else.
     pub(crate) fn push_replay(&mut self, replay: Replay) {
         if !self.ended {
-            self.replay_bytes += replay.bytes();
+            self.replay_bytes += replay.held_bytes();
             self.queue.push_back(Entry::Replay(Box::new(replay)));
         }
     }
@@ -208,17 +279,30 @@ impl Outbox {
     /// Makes the next messages of a replay whose turn has come ready to be written.
     fn unfold_replay(&mut self) {
         while let Some(Entry::Replay(replay)) = self.queue.front_mut() {
-            let Replay { format, policy, .. } = **replay;
-            let next: Vec<_> = replay.messages.by_ref().take(REPLAY_STEP).collect();
-            if replay.messages.len() == 0 {
+            self.replay_bytes -= replay.held_bytes();
+            let next = replay.next(READY_STEP);
+            if replay.is_over() {
                 self.queue.pop_front();
+            } else {
+                self.replay_bytes += replay.held_bytes();
             }
-            for message in next.iter().rev() {
-                let batch = Rc::new(Batch::single(format, policy, message));
-                self.queue.push_front(Entry::Messages { batch, from: 0, to: 1, ends: false, replay: true });
+            for item in next.into_iter().rev() {
+                self.queue.push_front(match item {
+                    crate::replay::Item::Event(frame) => {
+                        self.control_bytes += frame.len();
+                        Entry::Control(frame)
+                    }
+                    crate::replay::Item::Message(batch) => {
+                        self.ready_bytes += batch.messages(0, 1).len();
+                        let batch = Rc::new(batch);
+                        Entry::Messages { batch, from: 0, to: 1, ends: false, class: Class::Replay }
+                    }
+                });
             }
         }
     }
+
+    // === answers ===
 
     /// Queues an answer behind everything else.
     pub(crate) fn push_control(&mut self, frame: Bytes, limits: &OutboxLimits) -> Result<(), ControlFull> {
@@ -259,30 +343,77 @@ impl Outbox {
         }
     }
 
-    /// Drops the oldest waiting message of a topic that `may_drop`, and notes the gap in its place. `false` if there is
-    /// none.
-    pub(crate) fn drop_oldest(&mut self, may_drop: impl Fn(&Batch) -> bool) -> bool {
-        for index in self.first_whole()..self.queue.len() {
-            let Entry::Messages { batch, from, to, ends, replay: false } = &mut self.queue[index] else {
-                continue;
-            };
-            if !may_drop(batch) {
-                continue;
+    // === dropping ===
+
+    /// Drops the oldest waiting message of a topic whose policy allows it, and notes the gap in its place. `false` if there
+    /// is none.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        let may_drop = |entry: &Entry| {
+            matches!(entry, Entry::Messages { class: Class::Live(SlowPolicy::DropOldest), .. })
+        };
+        let first = self.first_whole();
+        (first..self.queue.len()).any(|index| self.drop_at(index, may_drop, GapReason::Slow))
+    }
+
+    /// Drops the oldest message of those that are conflated, and notes the gap in its place. `false` if there is none.
+    pub(crate) fn drop_conflated(&mut self) -> bool {
+        let may_drop = |entry: &Entry| matches!(entry, Entry::Newest(_));
+        let first = self.first_whole();
+        (first..self.queue.len()).any(|index| self.drop_at(index, may_drop, GapReason::Slow))
+    }
+
+    /// Drops what may be dropped, oldest first, until at most `bytes` wait. Returns how many messages that were.
+    pub(crate) fn shed(&mut self, bytes: usize) -> u64 {
+        let may_drop = |entry: &Entry| match entry {
+            Entry::Messages { class, .. } => {
+                matches!(class, Class::Newest | Class::Live(SlowPolicy::DropOldest | SlowPolicy::Conflate))
             }
-            let (batch, dropped) = (Rc::clone(batch), *from);
-            *from += 1;
-            let is_last = from == to;
-            let gap_ends = is_last && *ends;
-            if is_last {
-                self.queue.remove(index);
+            entry => matches!(entry, Entry::Newest(_)),
+        };
+        let mut dropped = 0;
+        let mut index = self.first_whole();
+        while self.bytes() > bytes && index < self.queue.len() {
+            if self.drop_at(index, may_drop, GapReason::Evicted) {
+                dropped += 1;
+            } else {
+                index += 1;
             }
-            self.bytes -= batch.messages(dropped, dropped + 1).len();
-            self.messages -= 1;
-            let offset = batch.offset(dropped);
-            self.note_gap_at(index, &batch, offset, offset, gap_ends);
-            return true;
         }
-        false
+        dropped
+    }
+
+    /// Drops the oldest message of the entry at `index`, if it `may_drop` that.
+    fn drop_at(&mut self, index: usize, may_drop: impl Fn(&Entry) -> bool, reason: GapReason) -> bool {
+        let Some(entry) = self.queue.get_mut(index).filter(|entry| may_drop(entry)) else { return false };
+        let (batch, dropped, is_last, gap_ends) = match entry {
+            Entry::Messages { batch, from, to, ends, class } => {
+                let (batch, dropped) = (Rc::clone(batch), *from);
+                *from += 1;
+                let bytes = batch.messages(dropped, dropped + 1).len();
+                if matches!(class, Class::Live(_)) {
+                    self.bytes -= bytes;
+                    self.messages -= 1;
+                } else {
+                    self.ready_bytes -= bytes;
+                }
+                (batch, dropped, from == to, from == to && *ends)
+            }
+            Entry::Newest(topic) => {
+                let oldest = self.conflation.as_mut().and_then(|conflation| conflation.take_oldest(topic));
+                let Some((batch, is_last)) = oldest else { return false };
+                (batch, 0, is_last, false)
+            }
+            _ => return false,
+        };
+        if is_last {
+            self.queue.remove(index);
+        }
+        if self.conflated() == 0 {
+            self.conflation = None;
+        }
+        let offset = batch.offset(dropped);
+        self.note_gap_at(index, &batch, offset..=offset, gap_ends, reason);
+        true
     }
 
     /// Where the first entry stands of which nothing is written. What is behind a half-written message in its batch
@@ -291,11 +422,11 @@ impl Outbox {
         if self.head_sent == 0 {
             return 0;
         }
-        if let Some(Entry::Messages { batch, from, to, ends, replay }) = self.queue.front_mut()
+        if let Some(Entry::Messages { batch, from, to, ends, class }) = self.queue.front_mut()
             && *from + 1 < *to
         {
-            let (batch, replay) = (Rc::clone(batch), *replay);
-            let rest = Entry::Messages { batch, from: *from + 1, to: *to, ends: *ends, replay };
+            let (batch, class) = (Rc::clone(batch), *class);
+            let rest = Entry::Messages { batch, from: *from + 1, to: *to, ends: *ends, class };
             (*to, *ends) = (*from + 1, false);
             self.queue.insert(1, rest);
         }
@@ -304,14 +435,15 @@ impl Outbox {
 
     /// Notes that messages `from..` of `batch` never entered: behind everything of that topic that waits.
     pub(crate) fn note_gap(&mut self, batch: &Batch, from: u32) {
-        self.note_gap_at(self.queue.len(), batch, batch.offset(from), batch.offset(batch.len() - 1), false);
+        let lost = batch.offset(from)..=batch.last_offset();
+        self.note_gap_at(self.queue.len(), batch, lost, false, GapReason::Slow);
     }
 
     /// Marks the end of a subscription: its gap must not grow over the answer that says so, into the next subscription of
-    /// the same topic.
+    /// the same topic, and its newest message is not to be replaced by one of that.
     pub(crate) fn end_subscription(&mut self, topic: &Topic) {
-        for entry in self.queue.iter_mut().rev() {
-            match entry {
+        for index in (0..self.queue.len()).rev() {
+            match &mut self.queue[index] {
                 Entry::Messages { batch, ends, .. } if batch.topic == *topic => {
                     *ends = true;
                     return;
@@ -320,29 +452,45 @@ impl Outbox {
                     gap.ends = true;
                     return;
                 }
+                Entry::Newest(name) if name == topic => {
+                    self.queue.remove(index);
+                    for (place, batch) in self.take_newest(topic).into_iter().enumerate() {
+                        self.queue.insert(index + place, Entry::newest(batch));
+                    }
+                    return self.end_subscription(topic);
+                }
                 _ => {}
             }
         }
     }
 
-    fn note_gap_at(&mut self, place: usize, lost: &Batch, from: u64, to: u64, ends: bool) {
+    fn note_gap_at(
+        &mut self,
+        place: usize,
+        lost: &Batch,
+        offsets: std::ops::RangeInclusive<u64>,
+        ends: bool,
+        reason: GapReason,
+    ) {
         let half_written = usize::from(self.head_sent > 0);
         for entry in self.queue.range_mut(half_written.min(place)..place).rev() {
             match entry {
                 Entry::Gap(gap) if gap.topic == lost.topic && gap.epoch == lost.epoch && !gap.ends => {
-                    gap.to = to;
-                    gap.ends = ends;
+                    gap.to = *offsets.end();
+                    (gap.ends, gap.reason) = (ends, reason);
                     gap.frame = None;
                     return;
                 }
                 // A message or a subscription's end stands between: an older gap must not reach over it.
                 Entry::Messages { batch, .. } if batch.topic == lost.topic => break,
+                Entry::Newest(topic) if *topic == lost.topic => break,
                 Entry::Gap(gap) if gap.topic == lost.topic => break,
-                Entry::Replay(replay) if replay.topic == lost.topic => break,
+                Entry::Replay(replay) if replay.concerns(&lost.topic) => break,
                 _ => {}
             }
         }
-        let gap = Gap { topic: lost.topic.clone(), epoch: lost.epoch, from, to, ends, frame: None };
+        let (from, to) = offsets.into_inner();
+        let gap = Gap { topic: lost.topic.clone(), epoch: lost.epoch, from, to, reason, ends, frame: None };
         self.queue.insert(place, Entry::Gap(Box::new(gap)));
     }
 
@@ -355,16 +503,17 @@ impl Outbox {
         if discard {
             let head = if self.head_sent > 0 { self.queue.pop_front() } else { None };
             self.queue.clear();
-            (self.bytes, self.messages, self.replay_bytes, self.control_bytes) = (0, 0, 0, 0);
+            self.conflation = None;
+            (self.bytes, self.messages, self.ready_bytes) = (0, 0, 0);
+            (self.replay_bytes, self.control_bytes) = (0, 0);
             match head {
-                Some(Entry::Messages { batch, from, ends, replay, .. }) => {
+                Some(Entry::Messages { batch, from, ends, class, .. }) => {
                     let bytes = batch.messages(from, from + 1).len() - self.head_sent;
-                    if replay {
-                        self.replay_bytes = bytes;
-                    } else {
-                        (self.bytes, self.messages) = (bytes, 1);
+                    match class {
+                        Class::Live(_) => (self.bytes, self.messages) = (bytes, 1),
+                        Class::Replay | Class::Newest => self.ready_bytes = bytes,
                     }
-                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1, ends, replay });
+                    self.queue.push_back(Entry::Messages { batch, from, to: from + 1, ends, class });
                 }
                 Some(Entry::Gap(gap)) => self.queue.push_back(Entry::Gap(gap)),
                 Some(control) => {
@@ -378,9 +527,13 @@ impl Outbox {
         self.queue.push_back(Entry::Control(frame));
     }
 
-    /// Makes what is next ready to be written: messages of a replay, and gaps, which grow no more from then on.
+    // === writing ===
+
+    /// Makes what is next ready to be written: messages of a replay, of conflating topics, and gaps, which grow no more from
+    /// then on.
     pub(crate) fn make_ready(&mut self, format: FormatId) {
         self.unfold_replay();
+        self.unfold_newest();
         for entry in self.queue.iter_mut().take(SLICES_MAX) {
             if let Entry::Gap(gap) = entry
                 && gap.frame.is_none()
@@ -393,8 +546,9 @@ impl Outbox {
     /// What to write next: fills `slices` from the front of the queue and returns how many, and their bytes together.
     pub(crate) fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
         let (mut count, mut total) = (0, 0);
-        // A replay further back waits until it is in front.
-        let ready = self.queue.iter().take_while(|entry| !matches!(entry, Entry::Replay(_)));
+        // What has to be unfolded waits until it is in front.
+        let folded = |entry: &&Entry| matches!(entry, Entry::Replay(_) | Entry::Newest(_));
+        let ready = self.queue.iter().take_while(|entry| !folded(entry));
         for (slice, entry) in slices.iter_mut().zip(ready) {
             let bytes = if count == 0 { &entry.bytes()[self.head_sent..] } else { entry.bytes() };
             *slice = IoSlice::new(bytes);
@@ -415,13 +569,14 @@ impl Outbox {
             let done = written >= left;
             let step = written.min(left);
             match entry {
-                Entry::Messages { batch, from, to, replay, .. } => {
-                    let bytes = if *replay { &mut self.replay_bytes } else { &mut self.bytes };
+                Entry::Messages { batch, from, to, class, .. } => {
+                    let is_live = matches!(class, Class::Live(_));
+                    let bytes = if is_live { &mut self.bytes } else { &mut self.ready_bytes };
                     *bytes -= step;
                     let position = batch.start(*from) + self.head_sent + step;
                     let next = batch.index_at(position).min(*to);
                     sent.messages += u64::from(next - *from);
-                    self.messages -= if *replay { 0 } else { (next - *from) as usize };
+                    self.messages -= if is_live { (next - *from) as usize } else { 0 };
                     self.head_sent = position - batch.start(next);
                     *from = next;
                 }
@@ -429,7 +584,7 @@ impl Outbox {
                     self.control_bytes -= step;
                     self.head_sent += step;
                 }
-                Entry::Gap(_) | Entry::Replay(_) => self.head_sent += step,
+                Entry::Gap(_) | Entry::Replay(_) | Entry::Newest(_) => self.head_sent += step,
             }
             written -= step;
             if !done {
@@ -445,13 +600,15 @@ impl Outbox {
     }
 
     fn head_is_half_message(&self) -> bool {
-        self.head_sent > 0 && matches!(self.queue.front(), Some(Entry::Messages { replay: false, .. }))
+        self.head_sent > 0
+            && matches!(self.queue.front(), Some(Entry::Messages { class: Class::Live(_), .. }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::Beginning;
     use crate::slow_consumer::SlowPolicy;
     use fanfare_wire::{Draft, FormatId, Kind, Message, Position};
     use std::sync::Arc;
@@ -468,7 +625,22 @@ mod tests {
                 Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
             })
             .collect();
-        Rc::clone(&Batch::join(FormatId::RAW, SlowPolicy::DropOldest, &messages)[0])
+        Rc::clone(&Batch::join(FormatId::RAW, None, &messages)[0])
+    }
+
+    /// Queues what is left of a batch after `sent` bytes.
+    fn push(outbox: &mut Outbox, batch: Rc<Batch>, from: u32, sent: usize) {
+        outbox.push_messages(&batch, from, batch.len(), sent, SlowPolicy::DropOldest);
+    }
+
+    /// Drops the oldest message that may be dropped.
+    fn drop_one(outbox: &mut Outbox, may_drop: impl Fn(&Batch) -> bool) -> bool {
+        let may_drop = |entry: &Entry| match entry {
+            Entry::Messages { batch, class: Class::Live(_), .. } => may_drop(batch),
+            _ => false,
+        };
+        let first = outbox.first_whole();
+        (first..outbox.queue.len()).any(|index| outbox.drop_at(index, may_drop, GapReason::Slow))
     }
 
     /// All that waits, frames as their payload; a gap as `<topic:from-to>`.
@@ -488,7 +660,7 @@ mod tests {
     fn check_sums(outbox: &Outbox) {
         let (mut bytes, mut messages) = (0, 0);
         for (index, entry) in outbox.queue.iter().enumerate() {
-            if let Entry::Messages { batch, from, to, replay: false, .. } = entry {
+            if let Entry::Messages { batch, from, to, class: Class::Live(_), .. } = entry {
                 bytes += batch.messages(*from, *to).len() - if index == 0 { outbox.head_sent } else { 0 };
                 messages += (to - from) as usize;
             }
@@ -500,9 +672,9 @@ mod tests {
     fn frames_leave_in_order_whatever_the_socket_takes() {
         for step in 1..30 {
             let mut outbox = Outbox::default();
-            outbox.push_messages(&batch(1, 1, 3), 0, 2);
+            push(&mut outbox, batch(1, 1, 3), 0, 2);
             outbox.push_control(Bytes::from_static(b"ack"), &LIMITS).unwrap();
-            outbox.push_messages(&batch(2, 7, 9), 1, 0);
+            push(&mut outbox, batch(2, 7, 9), 1, 0);
             let mut messages = 0;
             let mut taken = Vec::new();
             while !outbox.is_empty() {
@@ -522,21 +694,21 @@ mod tests {
     #[test]
     fn dropping_leaves_a_gap_in_place() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 3), 0, 0);
-        outbox.push_messages(&batch(2, 7, 8), 0, 0);
-        outbox.push_messages(&batch(1, 4, 5), 0, 0);
-        assert!(outbox.drop_oldest(|_| true));
+        push(&mut outbox, batch(1, 1, 3), 0, 0);
+        push(&mut outbox, batch(2, 7, 8), 0, 0);
+        push(&mut outbox, batch(1, 4, 5), 0, 0);
+        assert!(drop_one(&mut outbox, |_| true));
         assert_eq!(waiting(&mut outbox), "<1:1-1>102103207208104105");
-        assert!(outbox.drop_oldest(|batch| batch.topic.as_str() == "2"));
+        assert!(drop_one(&mut outbox, |batch| batch.topic.as_str() == "2"));
         assert_eq!(waiting(&mut outbox), "<1:1-1>102103<2:7-7>208104105");
         for _ in 0..3 {
-            assert!(outbox.drop_oldest(|batch| batch.topic.as_str() == "1"));
+            assert!(drop_one(&mut outbox, |batch| batch.topic.as_str() == "1"));
             check_sums(&outbox);
         }
         assert_eq!(waiting(&mut outbox), "<1:1-4><2:7-7>208105");
-        assert!(outbox.drop_oldest(|_| true));
-        assert!(outbox.drop_oldest(|_| true));
-        assert!(!outbox.drop_oldest(|_| true));
+        assert!(drop_one(&mut outbox, |_| true));
+        assert!(drop_one(&mut outbox, |_| true));
+        assert!(!drop_one(&mut outbox, |_| true));
         assert_eq!(waiting(&mut outbox), "<1:1-5><2:7-8>");
         outbox.note_gap(&batch(1, 5, 9), 1);
         assert_eq!(waiting(&mut outbox), "<1:1-9><2:7-8>");
@@ -545,12 +717,12 @@ mod tests {
     #[test]
     fn a_half_written_message_is_finished() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 3), 0, 1);
-        assert!(outbox.drop_oldest(|_| true));
+        push(&mut outbox, batch(1, 1, 3), 0, 1);
+        assert!(drop_one(&mut outbox, |_| true));
         check_sums(&outbox);
         assert_eq!(waiting(&mut outbox), "101<1:2-2>103");
-        assert!(outbox.drop_oldest(|_| true));
-        assert!(!outbox.drop_oldest(|_| true));
+        assert!(drop_one(&mut outbox, |_| true));
+        assert!(!drop_one(&mut outbox, |_| true));
         assert_eq!(waiting(&mut outbox), "101<1:2-3>");
         outbox.push_pong("pong".into());
         assert_eq!(waiting(&mut outbox), "101pong<1:2-3>");
@@ -562,9 +734,9 @@ mod tests {
     #[test]
     fn a_gap_never_reaches_over_a_message() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 1), 0, 0);
+        push(&mut outbox, batch(1, 1, 1), 0, 0);
         outbox.note_gap(&batch(1, 2, 2), 0);
-        outbox.push_messages(&batch(1, 3, 3), 0, 0);
+        push(&mut outbox, batch(1, 3, 3), 0, 0);
         outbox.note_gap(&batch(1, 4, 4), 0);
         outbox.note_gap(&batch(1, 5, 6), 0);
         assert_eq!(waiting(&mut outbox), "101<1:2-2>103<1:4-6>");
@@ -573,13 +745,13 @@ mod tests {
     #[test]
     fn a_gap_does_not_grow_into_the_next_subscription() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 2), 0, 0);
+        push(&mut outbox, batch(1, 1, 2), 0, 0);
         outbox.note_gap(&batch(2, 4, 4), 0);
         for topic in ["1", "2"] {
             outbox.end_subscription(&Topic::new(topic).unwrap());
         }
         outbox.push_control("ack".into(), &LIMITS).unwrap();
-        outbox.push_messages(&batch(1, 7, 7), 0, 0);
+        push(&mut outbox, batch(1, 7, 7), 0, 0);
         outbox.note_gap(&batch(2, 5, 5), 0);
         assert_eq!(waiting(&mut outbox), "101102<2:4-4>ack107<2:5-5>");
         for expect in [
@@ -587,7 +759,7 @@ mod tests {
             "<1:1-2><2:4-4>ack107<2:5-5>",
             "<1:1-2><2:4-4>ack<1:7-7><2:5-5>",
         ] {
-            assert!(outbox.drop_oldest(|_| true));
+            assert!(drop_one(&mut outbox, |_| true));
             assert_eq!(waiting(&mut outbox), expect);
         }
     }
@@ -597,7 +769,7 @@ mod tests {
         for ahead in SLICES_MAX - 1..=SLICES_MAX + 1 {
             let mut outbox = Outbox::default();
             for _ in 0..ahead {
-                outbox.push_messages(&batch(1, 1, 1), 0, 0);
+                push(&mut outbox, batch(1, 1, 1), 0, 0);
             }
             outbox.note_gap(&batch(2, 3, 5), 0);
             let mut taken = Vec::new();
@@ -616,7 +788,7 @@ mod tests {
     #[test]
     fn a_pong_waits_for_one_message_at_most() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 3), 0, 1);
+        push(&mut outbox, batch(1, 1, 3), 0, 1);
         outbox.push_pong("pong1".into());
         assert_eq!(waiting(&mut outbox), "101pong1102103");
         outbox.advance(4);
@@ -643,7 +815,7 @@ mod tests {
     #[test]
     fn pings_are_answered_in_order_and_within_a_bound() {
         let mut outbox = Outbox::default();
-        outbox.push_messages(&batch(1, 1, 1), 0, 0);
+        push(&mut outbox, batch(1, 1, 1), 0, 0);
         for frame in ["pong1", "?ping1", "pong2"] {
             outbox.push_pong(frame.into());
         }
@@ -670,20 +842,17 @@ mod tests {
                 .collect();
             let mut outbox = Outbox::default();
             outbox.push_control("ack".into(), &LIMITS).unwrap();
-            outbox.push_replay(Replay {
-                messages: messages.into_iter(),
-                topic: Topic::new("1").unwrap(),
-                format: FormatId::RAW,
-                policy: SlowPolicy::DropOldest,
-            });
-            assert_eq!(outbox.bytes(), 3 + 500);
-            outbox.push_messages(&batch(1, 101, 103), 0, 0);
-            assert!(outbox.drop_oldest(|_| true), "the oldest live message goes, no replayed one");
+            let topic = Topic::new("1").unwrap();
+            let beginning = Beginning { topic, announce: None, stale: None, messages };
+            outbox.push_replay(Replay::new(FormatId::RAW, vec![beginning]));
+            assert_eq!(outbox.bytes(), 3 + 96 + 800, "references, not messages");
+            push(&mut outbox, batch(1, 101, 103), 0, 0);
+            assert!(drop_one(&mut outbox, |_| true), "the oldest live message goes, no replayed one");
             outbox.note_gap(&batch(1, 104, 104), 0);
             let (mut taken, mut delivered) = (String::new(), 0);
             while !outbox.is_empty() {
                 outbox.unfold_replay();
-                assert!(outbox.queue.len() <= REPLAY_STEP + 6, "a few at a time");
+                assert!(outbox.queue.len() <= READY_STEP + 6, "a few at a time");
                 let text = waiting(&mut outbox);
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let (_, total) = outbox.fill(&mut slices);
@@ -703,11 +872,67 @@ mod tests {
         }
     }
 
+    /// What a flush writes, `room` bytes of it.
+    fn write(outbox: &mut Outbox, room: usize) -> String {
+        outbox.make_ready(FormatId::RAW);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let (count, total) = outbox.fill(&mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        outbox.advance(room.min(total));
+        let taken = bytes.into_iter().take(room).filter(|byte| *byte != 0x81 && *byte != 3);
+        String::from_utf8(taken.collect()).unwrap()
+    }
+
+    #[test]
+    fn a_newer_message_takes_an_older_ones_place() {
+        let mut outbox = Outbox::default();
+        push(&mut outbox, batch(9, 1, 1), 0, 2);
+        for (topic, offset) in [(1, 1), (2, 1), (1, 2), (3, 1), (1, 3)] {
+            outbox.conflate(&batch(topic, offset, offset));
+        }
+        assert_eq!((outbox.conflated(), outbox.bytes()), (3, 3 + 15));
+        assert_eq!(write(&mut outbox, 3), "901", "the half-written message is finished first");
+        // What is on its way is not replaced; what comes meanwhile stands at the back.
+        assert_eq!(write(&mut outbox, 7), "103");
+        outbox.conflate(&batch(2, 2, 2));
+        outbox.conflate(&batch(1, 4, 4));
+        assert_eq!(write(&mut outbox, 1_000), "201301");
+        assert_eq!(write(&mut outbox, 1_000), "202104");
+        assert!(outbox.is_empty() && outbox.bytes() == 0 && outbox.conflation.is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_subscription_ends_conflation() {
+        let mut outbox = Outbox::default();
+        push(&mut outbox, batch(9, 1, 1), 0, 2);
+        outbox.conflate(&batch(1, 1, 1));
+        outbox.end_subscription(&Topic::new("1").unwrap());
+        outbox.push_control("ack".into(), &LIMITS).unwrap();
+        outbox.conflate(&batch(1, 2, 2));
+        assert_eq!(write(&mut outbox, 1_000), "901101ack");
+        assert_eq!(write(&mut outbox, 1_000), "102");
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_conflated_can_be_dropped_with_a_gap() {
+        let mut outbox = Outbox::default();
+        push(&mut outbox, batch(9, 1, 1), 0, 2);
+        outbox.conflate(&batch(1, 1, 1));
+        outbox.conflate(&batch(2, 1, 1));
+        assert!(outbox.drop_conflated());
+        assert_eq!(waiting(&mut outbox), "901<1:1-1>");
+        push(&mut outbox, batch(3, 1, 3), 0, 0);
+        assert_eq!(outbox.shed(5), 3, "the oldest first, and the half-written one stays");
+        assert_eq!(waiting(&mut outbox), "901<1:1-1><2:1-1><3:1-2>303".replace("303", ""));
+        check_sums(&outbox);
+    }
+
     #[test]
     fn bounds_hold_but_for_the_first_batch() {
         let mut outbox = Outbox::default();
         assert!(outbox.fits(1_000_000, 1_000, &LIMITS));
-        outbox.push_messages(&batch(1, 1, 5), 0, 0);
+        push(&mut outbox, batch(1, 1, 5), 0, 0);
         assert!(outbox.fits(75, 5, &LIMITS));
         assert!(!outbox.fits(76, 5, &LIMITS));
         assert!(!outbox.fits(75, 6, &LIMITS));
@@ -719,7 +944,7 @@ mod tests {
     fn an_empty_outbox_gives_its_memory_back() {
         let mut outbox = Outbox::default();
         for offset in 0..100 {
-            outbox.push_messages(&batch(1, offset, offset), 0, 0);
+            push(&mut outbox, batch(1, offset, offset), 0, 0);
         }
         let total = outbox.bytes();
         outbox.advance(total);

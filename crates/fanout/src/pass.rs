@@ -1,18 +1,25 @@
 //! One fan-out pass: what came out of the inbox, on its way to the sockets.
 //!
 //! A pass is carried out in steps, so that reads, pings and handshakes go on between them. While it is under way,
-//! subscribers come and go: lists are walked by index, leavers become tombstones, and newcomers stand behind the end that
-//! the list had when the pass began.
+//! subscribers come and go: see [`audience`](crate::audience).
 
 use std::io::IoSlice;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
 
-use fanfare_wire::FORMATS;
+use bytes::Bytes;
+use fanfare_wire::event::{Event, Status};
+use fanfare_wire::{FORMATS, FormatId, Message};
 use smallvec::SmallVec;
 
-use crate::batch::Batch;
+use crate::audience::{Name, Wish};
+use crate::batch::{Batch, Batches};
+use crate::known_topic::KnownTopic;
+use crate::replay;
+use crate::shard::Shard;
 use crate::slow_consumer::Eviction;
-use crate::subscriber::SubscriberId;
+use crate::subscriber::{Subscriber, SubscriberId};
+use crate::turn::{Newest, Offer, Turn};
 
 /// Where frames leave the shard. Implementations write to a non-blocking socket, or simulate one.
 pub trait Sink {
@@ -54,45 +61,386 @@ pub struct Report {
     pub writes: u64,
     /// Messages dropped for slow subscribers, and announced to them.
     pub dropped: u64,
+    /// Messages that a newer one of their key replaced, for slow subscribers of conflating topics.
+    pub conflated: u64,
     /// Subscribers whose socket just began to refuse: the caller waits for writability and then flushes.
     pub blocked: Vec<SubscriberId>,
     /// Subscribers the shard gave up on: the caller closes them.
     pub evicted: Vec<(SubscriberId, Eviction)>,
+    /// Polls for which there is something now.
+    pub woken: Vec<SubscriberId>,
 }
 
 /// A pass under way. It must be carried to its end: its topics are kept from changing shape until then.
 #[derive(Debug)]
 #[must_use]
 pub struct Pass {
-    pub(crate) groups: Vec<Group>,
-    pub(crate) cursor: Cursor,
-    /// Subscribers of several topics: their frames wait in their outbox until the end of the pass, for one vectored
-    /// write.
-    pub(crate) gathered: Vec<SubscriberId>,
+    groups: Vec<Group>,
+    cursor: Cursor,
+    /// Subscribers whose frames wait in their outbox until the end of the pass, for one vectored write.
+    gathered: Vec<SubscriberId>,
+    number: u64,
+    at: Instant,
 }
 
-/// The messages of one topic in a pass.
+/// What a pass has of one topic.
 #[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) topic: u32,
-    pub(crate) lists: [Planned; FORMATS.len()],
+struct Group {
+    topic: u32,
+    messages: Vec<Arc<Message>>,
+    frames: [Frames; FORMATS.len()],
+    plans: SmallVec<[Plan; 1]>,
+    /// The audiences whose lists must keep their places.
+    walked: SmallVec<[u32; 1]>,
 }
 
-/// What one list of subscribers gets.
+/// A topic's messages in one format.
 #[derive(Debug, Default)]
-pub(crate) struct Planned {
-    pub(crate) batches: SmallVec<[Rc<Batch>; 1]>,
+struct Frames {
+    batches: Batches,
+    newest: Newest,
+}
+
+/// One list of subscribers.
+#[derive(Debug)]
+struct Plan {
+    audience: u32,
+    format: FormatId,
+    /// Its subscribers came by a pattern.
+    by_pattern: bool,
     /// The list's length when the pass began.
-    pub(crate) len: usize,
+    len: usize,
     /// Whose turn is first: it moves from pass to pass, so that nobody is always last.
-    pub(crate) first: usize,
+    first: usize,
+    /// What they are told before the messages.
+    notice: Option<Bytes>,
 }
 
 /// The next subscriber of a pass.
 #[derive(Debug, Default)]
-pub(crate) struct Cursor {
-    pub(crate) group: usize,
-    pub(crate) list: usize,
-    pub(crate) visited: usize,
-    pub(crate) flushed: usize,
+struct Cursor {
+    group: usize,
+    plan: usize,
+    visited: usize,
+    flushed: usize,
+}
+
+/// What subscribers of a topic are told, in their format.
+struct Notices<'a> {
+    /// Those who came by a pattern, of a topic that is new.
+    announcement: Option<Event<'a>>,
+    /// All of them.
+    status: Option<Event<'a>>,
+}
+
+impl Notices<'_> {
+    fn frame(&self, format: FormatId, by_pattern: bool) -> Option<Bytes> {
+        let announcement = self.announcement.as_ref().filter(|_| by_pattern);
+        let mut frames = [announcement, self.status.as_ref()].into_iter().flatten();
+        let frames = frames.by_ref().filter_map(|event| format.format().event(event));
+        frames.reduce(|one, other| [one, other].concat().into())
+    }
+}
+
+impl Shard {
+    /// Begins a pass over `messages`, in the order in which they left the inbox. One pass at a time.
+    ///
+    /// `through` is the sequence of the node up to which all messages for this shard had been in the inbox when these were
+    /// taken.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        through: u64,
+        messages: impl IntoIterator<Item = Arc<Message>>,
+    ) -> Pass {
+        let mut grouped: Vec<(u32, Vec<Arc<Message>>)> = Vec::new();
+        let mut places: std::collections::HashMap<u32, usize, ahash::RandomState> = Default::default();
+        for message in messages {
+            let Some(topic) = self.known(message.topic()) else { continue };
+            let place = match grouped.last() {
+                Some((last, _)) if *last == topic => grouped.len() - 1,
+                _ => *places.entry(topic).or_insert(grouped.len()),
+            };
+            match grouped.get_mut(place) {
+                Some((_, group)) => group.push(message),
+                None => grouped.push((topic, vec![message])),
+            }
+        }
+        self.passes += 1;
+        let groups = grouped.into_iter().map(|(topic, messages)| self.plan(topic, messages, now)).collect();
+        // What was taken before is delivered before: only now may a client hear of it.
+        self.through = through;
+        self.forget_joining();
+        self.pass(groups, now)
+    }
+
+    /// Begins a pass that tells the subscribers of topics that have just become stale. `None` if there are none. A pass
+    /// under way goes first.
+    pub fn begin_silence(&mut self, now: Instant) -> Option<Pass> {
+        let stale = self.take_stale(now);
+        if stale.is_empty() {
+            return None;
+        }
+        let groups = stale.into_iter().map(|topic| self.plan(topic, Vec::new(), now)).collect();
+        Some(self.pass(groups, now))
+    }
+
+    fn pass(&self, groups: Vec<Group>, at: Instant) -> Pass {
+        Pass { groups, cursor: Cursor::default(), gathered: Vec::new(), number: self.passes, at }
+    }
+
+    fn plan(&mut self, topic: u32, messages: Vec<Arc<Message>>, now: Instant) -> Group {
+        let silence = self.hear(topic, !messages.is_empty(), now);
+        let known = &mut self.topics[topic as usize];
+        known.in_pass = true;
+        known.used = true;
+        let name = &known.name;
+        let notices = Notices {
+            announcement: messages.first().filter(|message| message.offset() == 1).map(|message| {
+                Event::Topic { topic: name, epoch: message.epoch(), offset: 0, recovered: None }
+            }),
+            status: match silence {
+                Some((age, Status::Stale)) => Some(replay::stale(name, age)),
+                Some((age, status)) => {
+                    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                    Some(Event::Status { topic: name, status, age_ms })
+                }
+                None => None,
+            },
+        };
+        let mut frames: [Frames; FORMATS.len()] = Default::default();
+        let mut plans = SmallVec::new();
+        let walked: SmallVec<[u32; 1]> = known.audiences().collect();
+        for &audience in &walked {
+            let listeners = &mut self.audiences[audience as usize];
+            let first = listeners.begin_walk();
+            let by_pattern = matches!(listeners.name, Name::Pattern(_));
+            for format in FormatId::ALL {
+                let len = listeners.lists[format.index()].len();
+                if len == 0 {
+                    continue;
+                }
+                let batches = &mut frames[format.index()].batches;
+                if batches.is_empty() && format != FormatId::LONG_POLL {
+                    let mark = Some(self.through).filter(|through| *through > 0);
+                    let mark = mark.and_then(|through| format.format().mark(self.node, through));
+                    *batches = Batch::join(format, mark.as_ref(), &messages);
+                }
+                let notice = notices.frame(format, by_pattern);
+                plans.push(Plan { audience, format, by_pattern, len, first: first % len, notice });
+            }
+        }
+        Group { topic, messages, frames, plans, walked }
+    }
+
+    /// Carries the pass on, for at most `sockets` sockets. What it did is added to `report`.
+    pub fn deliver(
+        &mut self,
+        pass: &mut Pass,
+        sockets: usize,
+        sink: &mut impl Sink,
+        report: &mut Report,
+    ) -> Progress {
+        let Pass { groups, cursor, gathered, number, at } = pass;
+        let mut left = sockets;
+        let several_topics = groups.len() > 1;
+        while let Some(group) = groups.get(cursor.group) {
+            let Some(plan) = group.plans.get(cursor.plan) else {
+                self.finish(group.topic, &group.walked);
+                cursor.group += 1;
+                cursor.plan = 0;
+                continue;
+            };
+            let frames = &group.frames[plan.format.index()];
+            while cursor.visited < plan.len {
+                if left == 0 {
+                    return Progress::More;
+                }
+                left -= 1;
+                let place = (plan.first + cursor.visited) % plan.len;
+                cursor.visited += 1;
+                let listed = self.audiences[plan.audience as usize].lists[plan.format.index()][place];
+                let Some(subscriber) = self.subscribers.get_mut(listed.slot as usize) else { continue };
+                let topic = &self.topics[group.topic as usize];
+                let several = subscriber.subscriptions.len() > 1;
+                if several
+                    && !topic.patterns.is_empty()
+                    && is_covered_before(subscriber, topic, plan.audience)
+                {
+                    continue;
+                }
+                if plan.format == FormatId::LONG_POLL {
+                    report.woken.push(subscriber.id(listed.slot));
+                    continue;
+                }
+                let mut start = listed.start;
+                if let Some(joining) = &subscriber.joining
+                    && plan.by_pattern
+                    && joining.pass == *number
+                {
+                    start = joining.starts.get(&topic.name).copied().unwrap_or_default();
+                }
+                let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
+                let before = subscriber.waiting_bytes();
+                let is_new = |message: &Arc<Message>| message.offset() > start;
+                if let Some(notice) = &plan.notice
+                    && group.messages.last().is_none_or(is_new)
+                {
+                    if subscriber.outbox.is_empty() && !subscriber.closing {
+                        gathered.push(subscriber.id(listed.slot));
+                    }
+                    if subscriber.outbox.push_control(notice.clone(), &self.limits.outbox).is_err() {
+                        turn.evict(subscriber, listed.slot, Eviction::SlowConsumer);
+                    }
+                }
+                let offer = Offer {
+                    batches: &frames.batches,
+                    newest: &frames.newest,
+                    messages: &group.messages,
+                    format: plan.format,
+                    policy: listed.wish.policy(topic.settings.policy),
+                    start,
+                    gather: several_topics && (several || plan.by_pattern),
+                };
+                let first = if listed.wish == Wish::Paced {
+                    pace(&mut turn, subscriber, listed.slot, plan.audience, &offer, *at, &mut self.timers)
+                } else {
+                    turn.offer(subscriber, listed.slot, &offer)
+                };
+                if first {
+                    gathered.push(subscriber.id(listed.slot));
+                }
+                self.outboxes.change(before, subscriber.waiting_bytes());
+            }
+            cursor.plan += 1;
+            cursor.visited = 0;
+        }
+        while let Some(&id) = gathered.get(cursor.flushed) {
+            if left == 0 {
+                return Progress::More;
+            }
+            left -= 1;
+            cursor.flushed += 1;
+            self.flush(id, sink, report);
+        }
+        Progress::Done
+    }
+
+    /// Sends on what was held back for subscribers with a pace, and whose time has come. Returns when to call again.
+    pub fn release_held(
+        &mut self,
+        now: Instant,
+        sink: &mut impl Sink,
+        report: &mut Report,
+    ) -> Option<Instant> {
+        while let Some(next) = self.timers.peek()
+            && next.0.0 <= now
+        {
+            let Some(std::cmp::Reverse((_, id, topic))) = self.timers.pop() else { break };
+            if self.subscriber(id).is_none() {
+                continue;
+            }
+            let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { continue };
+            let Some(paced) = &mut subscriber.paced else { continue };
+            let before = subscriber.outbox.bytes() + paced.bytes();
+            paced.forget_past(now, self.limits.outbox.messages_max);
+            let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
+            for batch in paced.take_due(&topic, now) {
+                turn.conflate_one(subscriber, id.slot, &batch);
+            }
+            if !subscriber.outbox.blocked {
+                turn.flush(subscriber, id.slot);
+            }
+            self.outboxes.change(before, subscriber.waiting_bytes());
+        }
+        self.next_release()
+    }
+
+    /// When [`release_held`](Self::release_held) is to be called next.
+    pub fn next_release(&self) -> Option<Instant> {
+        self.timers.peek().map(|next| next.0.0)
+    }
+
+    /// Writes what waits for a subscriber until nothing does or the socket refuses. A socket that begins to refuse is
+    /// reported, like one that is gone.
+    pub fn flush(
+        &mut self,
+        id: SubscriberId,
+        sink: &mut impl Sink,
+        report: &mut Report,
+    ) -> crate::outbox::Flushed {
+        if self.subscriber(id).is_none() {
+            return crate::outbox::Flushed::Empty;
+        }
+        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else {
+            return crate::outbox::Flushed::Empty;
+        };
+        let before = subscriber.waiting_bytes();
+        let flushed = Turn { limits: &self.limits.outbox, sink, report }.flush(subscriber, id.slot);
+        self.outboxes.change(before, subscriber.waiting_bytes());
+        flushed
+    }
+
+    /// Ends a topic's part in a pass.
+    fn finish(&mut self, topic: u32, walked: &[u32]) {
+        self.topics[topic as usize].in_pass = false;
+        walked.iter().for_each(|audience| self.end_walk(*audience));
+        self.forget_if_unwanted(topic);
+    }
+}
+
+/// Whether a topic reaches a subscriber by an older subscription than this one: a connection gets one copy.
+fn is_covered_before(subscriber: &Subscriber, topic: &KnownTopic, audience: u32) -> bool {
+    let older = subscriber.subscriptions.iter().take_while(|subscription| subscription.audience != audience);
+    older.map(|subscription| subscription.audience).any(|older| topic.has(older))
+}
+
+/// A turn of a subscriber with a pace. Returns whether it is to be flushed at the end of the pass.
+fn pace<S: Sink>(
+    turn: &mut Turn<'_, S>,
+    subscriber: &mut Subscriber,
+    slot: u32,
+    audience: u32,
+    offer: &Offer<'_>,
+    now: Instant,
+    timers: &mut crate::pacing::Timers,
+) -> bool {
+    use crate::pacing::Pace;
+    if subscriber.closing {
+        return false;
+    }
+    let first = subscriber.outbox.is_empty();
+    let newest = offer.newest_after(offer.start);
+    let skipped =
+        offer.messages.iter().filter(|message| message.offset() > offer.start).count() - newest.len();
+    turn.report.conflated += skipped as u64;
+    let mut sends = false;
+    let Some(mut paced) = subscriber.paced.take() else { return false };
+    // One pace holds for all keys of the topic: the first decides.
+    for batch in newest {
+        if sends {
+            turn.conflate_one(subscriber, slot, batch);
+            continue;
+        }
+        match paced.offer(audience, batch, now) {
+            Pace::Now => {
+                sends = true;
+                turn.conflate_one(subscriber, slot, batch);
+            }
+            Pace::Held { timer, replaced } => {
+                turn.report.conflated += u64::from(replaced);
+                if let Some(at) = timer {
+                    timers.push(std::cmp::Reverse((at, subscriber.id(slot), batch.topic.clone())));
+                }
+            }
+        }
+    }
+    if paced.held() > turn.limits.messages_max {
+        sends = true;
+        for batch in paced.take_all().into_iter().flatten() {
+            turn.conflate_one(subscriber, slot, &batch);
+        }
+    }
+    subscriber.paced = Some(paced);
+    sends && first
 }

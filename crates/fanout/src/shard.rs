@@ -3,26 +3,28 @@
 //! # Owner        one thread; not `Send`
 //! # Bounds       [`ShardLimits`]
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_wire::{FORMATS, FormatId, Message, Topic};
+use fanfare_wire::{Epoch, FormatId, Pattern, Topic, Trie};
 use slab::Slab;
-use smallvec::SmallVec;
 
-use crate::batch::Batch;
-use crate::outbox::{Flushed, Outbox, OutboxLimits, Replay};
-use crate::pass::{Cursor, Group, Pass, Planned, Progress, Report, Sink};
-use crate::slow_consumer::{Eviction, SlowPolicy};
-use crate::subscriber::{Subscriber, SubscriberId, Subscription};
-use crate::turn::Turn;
+use crate::audience::{Audience, Listed, Name, Wish};
+use crate::budget::SizeClasses;
+use crate::known_topic::{KnownTopic, TopicSettings};
+use crate::outbox::{Outbox, OutboxLimits};
+use crate::pacing::Timers;
+use crate::replay::{Beginning, Replay};
+use crate::slow_consumer::Eviction;
+use crate::subscriber::{Joining, Subscriber, SubscriberId, Subscription};
 
 /// The bounds of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardLimits {
     /// What may wait for one subscriber.
     pub outbox: OutboxLimits,
-    /// Topics of one subscriber.
+    /// Topics and patterns of one subscriber.
     pub subscriptions_max: usize,
 }
 
@@ -37,51 +39,72 @@ pub enum SubscribeError {
     Closing,
 }
 
+/// A tie that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// What the subscriber was tied to.
+    pub name: Name,
+    /// Nobody here is tied to it any more: the shard's interest is to be taken back.
+    pub last: bool,
+}
+
+/// An [`unsubscribe`](Shard::unsubscribe) that was carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unsubscribed {
+    /// The tie.
+    pub left: Left,
+    /// Another subscription brings some of the same topics, and in the pass under way it may be too late for that: what the
+    /// subscriber misses is not known. It is to be closed, and told so.
+    pub torn: bool,
+}
+
 /// One worker's subscribers and their topics.
 pub struct Shard {
-    limits: ShardLimits,
-    subscribers: Slab<Subscriber>,
-    topics: Slab<TopicList>,
-    by_name: std::collections::HashMap<Topic, u32, ahash::RandomState>,
+    pub(crate) limits: ShardLimits,
+    /// The node's epoch, in marks.
+    pub(crate) node: Epoch,
+    settings: Box<dyn Fn(&Topic) -> TopicSettings>,
+    pub(crate) subscribers: Slab<Subscriber>,
+    pub(crate) audiences: Slab<Audience>,
+    pub(crate) topics: Slab<KnownTopic>,
+    pub(crate) by_name: HashMap<Topic, u32, ahash::RandomState>,
+    /// The audiences of patterns.
+    patterns: Trie<u32>,
     generation: u32,
-    outbox_bytes: usize,
+    pub(crate) outboxes: SizeClasses,
+    /// Passes begun.
+    pub(crate) passes: u64,
+    /// The sequence of the node up to which everything was delivered, or queued, in finished passes.
+    pub(crate) through: u64,
+    /// Subscribers with a [`Joining`].
+    joiners: Vec<SubscriberId>,
+    pub(crate) timers: Timers,
+    pub(crate) silence: crate::silence::Silence,
 }
-
-/// Who wants one topic.
-#[derive(Debug)]
-struct TopicList {
-    name: Topic,
-    policy: SlowPolicy,
-    lists: [Vec<Listed>; FORMATS.len()],
-    /// How many stand in the lists, tombstones not counted.
-    live: usize,
-    /// Where the next pass begins in its lists.
-    rotation: usize,
-    /// A pass walks the lists: leavers become tombstones, and the topic stays even when nobody is left.
-    in_pass: bool,
-    tombstones: bool,
-}
-
-/// A subscriber in a topic's list.
-#[derive(Debug, Clone, Copy)]
-struct Listed {
-    slot: u32,
-    /// Messages up to this offset are not for it: it came after them, or got them as replay.
-    start: u64,
-}
-
-const TOMBSTONE: u32 = u32::MAX;
 
 impl Shard {
-    /// A shard without subscribers.
-    pub fn new(limits: ShardLimits) -> Self {
+    /// A shard without subscribers. `settings` is asked once for each topic that becomes known here.
+    pub fn new(
+        limits: ShardLimits,
+        node: Epoch,
+        settings: impl Fn(&Topic) -> TopicSettings + 'static,
+    ) -> Self {
         Self {
             limits,
+            node,
+            settings: Box::new(settings),
             subscribers: Slab::new(),
+            audiences: Slab::new(),
             topics: Slab::new(),
-            by_name: Default::default(),
+            by_name: HashMap::default(),
+            patterns: Trie::default(),
             generation: 0,
-            outbox_bytes: 0,
+            outboxes: SizeClasses::default(),
+            passes: 0,
+            through: 0,
+            joiners: Vec::new(),
+            timers: Timers::new(),
+            silence: crate::silence::Silence::default(),
         }
     }
 
@@ -90,72 +113,147 @@ impl Shard {
     /// Adds a subscriber that reads `format`. One that takes no gaps is closed rather than cut when it is slow.
     pub fn connect(&mut self, format: FormatId, takes_gaps: bool) -> SubscriberId {
         self.generation = self.generation.wrapping_add(1);
-        let subscriber = Subscriber {
-            generation: self.generation,
-            format,
-            takes_gaps,
-            closing: false,
-            outbox: Outbox::default(),
-            subscriptions: SmallVec::new(),
-        };
+        let subscriber = Subscriber::new(self.generation, format, takes_gaps);
         SubscriberId { slot: self.subscribers.insert(subscriber) as u32, generation: self.generation }
     }
 
-    /// Ties a subscriber to a topic: messages after `start` will reach it. Returns whether the tie is new.
+    /// Ties a subscriber to a topic: messages after `start` will reach it. Returns whether it is new that they do.
     pub fn subscribe(
         &mut self,
         id: SubscriberId,
         topic: &Topic,
-        policy: SlowPolicy,
+        wish: Wish,
         start: u64,
     ) -> Result<bool, SubscribeError> {
-        self.may_subscribe(id, topic)?;
-        let index = self.topic_index(topic, policy);
-        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else {
-            return Err(SubscribeError::Closing);
-        };
-        if subscriber.subscriptions.iter().any(|subscription| subscription.topic == index) {
+        if self.is_subscribed(id, topic) {
             return Ok(false);
         }
-        let entry = &mut self.topics[index as usize];
-        entry.live += 1;
-        let list = &mut entry.lists[subscriber.format.index()];
-        subscriber.subscriptions.push(Subscription { topic: index, place: list.len() as u32 });
-        list.push(Listed { slot: id.slot, start });
+        self.may_subscribe(id)?;
+        let covered = self.is_covered(id, topic);
+        let known = self.know(topic);
+        let audience = match self.topics[known as usize].direct {
+            Some(audience) => audience,
+            None => self.audiences.insert(Audience::new(Name::Topic(topic.clone()))) as u32,
+        };
+        self.topics[known as usize].direct = Some(audience);
+        self.tie(id, audience, wish, start);
+        Ok(!covered)
+    }
+
+    /// Ties a subscriber to all topics that match. `starts` says, for those of them that exist, up to which offset messages
+    /// are not for it. Returns whether the tie is new.
+    pub fn subscribe_pattern(
+        &mut self,
+        id: SubscriberId,
+        pattern: &Pattern,
+        wish: Wish,
+        starts: impl IntoIterator<Item = (Topic, u64)>,
+    ) -> Result<bool, SubscribeError> {
+        if self.is_subscribed_to_pattern(id, pattern) {
+            return Ok(false);
+        }
+        self.may_subscribe(id)?;
+        let audience = match self.patterns.get(pattern.as_str()) {
+            Some(audience) => *audience,
+            None => self.new_pattern(pattern),
+        };
+        self.tie(id, audience, wish, 0);
+        let pass = self.passes + 1;
+        if let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) {
+            let joining = subscriber.joining.get_or_insert_with(|| {
+                self.joiners.push(id);
+                Box::new(Joining { pass, starts: HashMap::default() })
+            });
+            joining.pass = pass;
+            joining.starts.extend(starts);
+        }
         Ok(true)
     }
 
-    /// Whether [`subscribe`](Self::subscribe) would succeed: to be asked before interest is registered.
-    pub fn may_subscribe(&self, id: SubscriberId, topic: &Topic) -> Result<(), SubscribeError> {
+    /// Lets a subscription's messages through at most once per `interval` and topic. It was made with [`Wish::Paced`].
+    pub fn pace(&mut self, id: SubscriberId, name: &Name, interval: Duration) {
+        let audience = match name {
+            Name::Topic(topic) => {
+                self.by_name.get(topic).and_then(|known| self.topics[*known as usize].direct)
+            }
+            Name::Pattern(pattern) => self.patterns.get(pattern.as_str()).copied(),
+        };
+        if let (Some(audience), Some(_)) = (audience, self.subscriber(id))
+            && let Some(subscriber) = self.subscribers.get_mut(id.slot as usize)
+        {
+            subscriber.paced.get_or_insert_default().add(audience, interval);
+        }
+    }
+
+    /// Whether one more subscription is within the bounds: to be asked before interest is registered.
+    pub fn may_subscribe(&self, id: SubscriberId) -> Result<(), SubscribeError> {
         let subscriber = self.subscriber(id).filter(|subscriber| !subscriber.closing);
         let subscriber = subscriber.ok_or(SubscribeError::Closing)?;
-        if subscriber.subscriptions.len() >= self.limits.subscriptions_max && !self.is_subscribed(id, topic) {
+        if subscriber.subscriptions.len() >= self.limits.subscriptions_max {
             return Err(SubscribeError::TooMany);
         }
         Ok(())
     }
 
-    /// Whether the subscriber is tied to the topic.
+    /// Whether the subscriber is tied to the topic by its name.
     pub fn is_subscribed(&self, id: SubscriberId, topic: &Topic) -> bool {
-        let (Some(subscriber), Some(index)) = (self.subscriber(id), self.by_name.get(topic)) else {
-            return false;
-        };
-        subscriber.subscriptions.iter().any(|subscription| subscription.topic == *index)
+        let audience = self.by_name.get(topic).and_then(|known| self.topics[*known as usize].direct);
+        let (Some(subscriber), Some(audience)) = (self.subscriber(id), audience) else { return false };
+        subscriber.is_in(audience)
     }
 
-    /// Unties a subscriber from a topic. `None` if it was not tied; else whether this was the topic's last subscriber
-    /// here, and the shard's interest is to be taken back.
-    pub fn unsubscribe(&mut self, id: SubscriberId, topic: &Topic) -> Option<bool> {
-        let index = *self.by_name.get(topic)?;
+    /// Whether the subscriber is tied to the pattern.
+    pub fn is_subscribed_to_pattern(&self, id: SubscriberId, pattern: &Pattern) -> bool {
+        let (Some(subscriber), Some(audience)) = (self.subscriber(id), self.patterns.get(pattern.as_str()))
+        else {
+            return false;
+        };
+        subscriber.is_in(*audience)
+    }
+
+    /// Whether the topic reaches the subscriber already, by its name or by a pattern.
+    pub fn is_covered(&self, id: SubscriberId, topic: &Topic) -> bool {
+        let Some(subscriber) = self.subscriber(id) else { return false };
+        let names = subscriber.subscriptions.iter().map(|tie| &self.audiences[tie.audience as usize].name);
+        names.into_iter().any(|name| match name {
+            Name::Topic(known) => known == topic,
+            Name::Pattern(pattern) => pattern.matches(topic),
+        })
+    }
+
+    /// Unties a subscriber. `None` if it was not tied.
+    pub fn unsubscribe(&mut self, id: SubscriberId, name: &Name) -> Option<Unsubscribed> {
+        let audience = match name {
+            Name::Topic(topic) => self.topics[*self.by_name.get(topic)? as usize].direct?,
+            Name::Pattern(pattern) => *self.patterns.get(pattern.as_str())?,
+        };
+        let topics: Vec<u32> = match name {
+            Name::Topic(topic) => self.by_name.get(topic).copied().into_iter().collect(),
+            Name::Pattern(_) => {
+                let matching = self.topics.iter().filter(|(_, topic)| topic.patterns.contains(&audience));
+                matching.map(|(index, _)| index as u32).collect()
+            }
+        };
         self.subscriber(id)?;
         let subscriber = self.subscribers.get_mut(id.slot as usize)?;
-        let at = subscriber.subscriptions.iter().position(|subscription| subscription.topic == index)?;
-        let subscription = subscriber.subscriptions.swap_remove(at);
-        if subscriber.takes_gaps {
-            subscriber.outbox.end_subscription(topic);
+        let at = subscriber.subscriptions.iter().position(|tie| tie.audience == audience)?;
+        let subscription = subscriber.subscriptions.remove(at);
+        let before = subscriber.waiting_bytes();
+        let mut torn = false;
+        for topic in topics.into_iter().map(|index| &self.topics[index as usize]) {
+            if subscriber.subscriptions.iter().any(|tie| topic.has(tie.audience)) {
+                torn |= topic.in_pass;
+                continue;
+            }
+            subscriber.outbox.end_subscription(&topic.name);
+            if let Some(paced) = &mut subscriber.paced {
+                paced.forget(&topic.name);
+            }
         }
+        subscriber.paced.take_if(|paced| paced.remove(audience));
+        self.outboxes.change(before, subscriber.waiting_bytes());
         let format = subscriber.format;
-        Some(self.unlist(subscription, format))
+        Some(Unsubscribed { left: self.unlist(subscription, format), torn })
     }
 
     /// Queues an answer for the subscriber, behind what already waits.
@@ -170,46 +268,79 @@ impl Shard {
         self.with_outbox(id, |outbox| outbox.push_pong(frame));
     }
 
-    /// Queues retained messages of a topic the subscriber was just tied to. Their offsets are at most the `start` given
+    /// Queues the beginning of topics the subscriber was just tied to. The messages' offsets are at most the starts given
     /// then. However many they are, they are written as the socket takes them, and none of them is dropped. A client that
     /// subscribes over and over without reading is to be closed.
-    pub fn replay(&mut self, id: SubscriberId, messages: Vec<Arc<Message>>) -> Result<(), Eviction> {
-        let Some(topic) = messages.first().map(|message| message.topic().clone()) else { return Ok(()) };
-        let Some(index) = self.by_name.get(&topic) else { return Ok(()) };
-        let policy = self.topics[*index as usize].policy;
+    pub fn replay(&mut self, id: SubscriberId, mut topics: Vec<Beginning>) -> Result<(), Eviction> {
+        topics
+            .retain(|topic| topic.announce.is_some() || topic.stale.is_some() || !topic.messages.is_empty());
         let Some(subscriber) = self.subscriber(id) else { return Ok(()) };
+        if topics.is_empty() {
+            return Ok(());
+        }
         if subscriber.outbox.replays() >= self.limits.subscriptions_max {
             return Err(Eviction::SlowConsumer);
         }
-        let replay = Replay { messages: messages.into_iter(), topic, format: subscriber.format, policy };
+        let replay = Replay::new(subscriber.format, topics);
         self.with_outbox(id, |outbox| outbox.push_replay(replay));
         Ok(())
     }
 
     /// Ends the conversation: no more messages enter, `frame` is the last to leave. With `discard`, what waits is thrown
-    /// away first. Topics without a subscriber here are added to `left`.
-    pub fn close(&mut self, id: SubscriberId, frame: Bytes, discard: bool, left: &mut Vec<Topic>) {
+    /// away first. Its ties are added to `left`.
+    pub fn close(&mut self, id: SubscriberId, frame: Bytes, discard: bool, left: &mut Vec<Left>) {
         if self.subscriber(id).is_none() {
             return;
         }
         self.untie(id, left);
         if let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) {
+            let before = subscriber.waiting_bytes();
             subscriber.closing = true;
+            // What was held back is older than the end.
+            if let Some(mut paced) = subscriber.paced.take()
+                && !discard
+            {
+                paced.take_all().iter().flatten().for_each(|batch| {
+                    subscriber.outbox.conflate(batch);
+                });
+            }
+            subscriber.outbox.push_last(frame, discard);
+            self.outboxes.change(before, subscriber.waiting_bytes());
         }
-        self.with_outbox(id, |outbox| outbox.push_last(frame, discard));
     }
 
-    /// Forgets a subscriber. Topics without a subscriber here are added to `left`.
-    pub fn disconnect(&mut self, id: SubscriberId, left: &mut Vec<Topic>) {
+    /// Forgets a subscriber. Its ties are added to `left`.
+    pub fn disconnect(&mut self, id: SubscriberId, left: &mut Vec<Left>) {
         if self.subscriber(id).is_none() {
             return;
         }
         self.untie(id, left);
         let subscriber = self.subscribers.remove(id.slot as usize);
-        self.outbox_bytes -= subscriber.outbox.bytes();
+        self.outboxes.change(subscriber.waiting_bytes(), 0);
     }
 
-    /// Whether something waits for the subscriber.
+    /// Makes outboxes larger than `bytes` as small as that: what may be dropped is, and announced; who has to get everything
+    /// is given up.
+    pub fn shed(&mut self, bytes: usize, report: &mut crate::pass::Report) {
+        for (slot, subscriber) in &mut self.subscribers {
+            let before = subscriber.waiting_bytes();
+            if before <= bytes || subscriber.closing {
+                continue;
+            }
+            if subscriber.takes_gaps {
+                report.dropped += subscriber.outbox.shed(bytes);
+            }
+            let after = subscriber.waiting_bytes();
+            self.outboxes.change(before, after);
+            if after > bytes {
+                subscriber.closing = true;
+                let eviction = Eviction::Budget;
+                report.evicted.push((subscriber.id(slot as u32), eviction));
+            }
+        }
+    }
+
+    /// Whether something waits for the subscriber's socket.
     pub fn is_waiting(&self, id: SubscriberId) -> bool {
         self.subscriber(id).is_some_and(|subscriber| !subscriber.outbox.is_empty())
     }
@@ -226,217 +357,166 @@ impl Shard {
 
     /// What waits in all outboxes, in bytes.
     pub fn outbox_bytes(&self) -> usize {
-        self.outbox_bytes
+        self.outboxes.sum()
     }
 
-    /// How many topics have a subscriber here.
+    /// The same, by the outboxes' sizes.
+    pub fn outboxes(&self) -> &SizeClasses {
+        &self.outboxes
+    }
+
+    /// How many topics are known: they have a subscriber here, or had a message for a pattern's.
     pub fn topics(&self) -> usize {
         self.by_name.len()
     }
 
-    // === the pass ===
-
-    /// Begins a pass over `messages`, in the order in which they left the inbox. One pass at a time.
-    pub fn begin(&mut self, messages: impl IntoIterator<Item = Arc<Message>>) -> Pass {
-        let mut grouped: Vec<(u32, Vec<Arc<Message>>)> = Vec::new();
-        let mut places: std::collections::HashMap<u32, usize, ahash::RandomState> = Default::default();
-        for message in messages {
-            let Some(&topic) = self.by_name.get(message.topic()) else { continue };
-            let place = match grouped.last() {
-                Some((last, _)) if *last == topic => grouped.len() - 1,
-                _ => *places.entry(topic).or_insert(grouped.len()),
-            };
-            match grouped.get_mut(place) {
-                Some((_, group)) => group.push(message),
-                None => grouped.push((topic, vec![message])),
-            }
-        }
-        let groups = grouped.into_iter().map(|(topic, messages)| self.plan(topic, &messages)).collect();
-        Pass { groups, cursor: Cursor::default(), gathered: Vec::new() }
+    /// How many patterns have a subscriber here.
+    pub fn patterns(&self) -> usize {
+        self.patterns.len()
     }
 
-    fn plan(&mut self, topic: u32, messages: &[Arc<Message>]) -> Group {
-        let entry = &mut self.topics[topic as usize];
-        entry.in_pass = true;
-        entry.rotation = entry.rotation.wrapping_add(1);
-        let lists = std::array::from_fn(|index| {
-            let len = entry.lists[index].len();
-            if len == 0 {
-                return Planned::default();
-            }
-            let batches = Batch::join(FormatId::ALL[index], entry.policy, messages);
-            // A stride coprime to most lengths: successive passes begin far apart.
-            Planned { batches, len, first: entry.rotation.wrapping_mul(7919) % len }
-        });
-        Group { topic, lists }
-    }
-
-    /// Carries the pass on, for at most `sockets` sockets. What it did is added to `report`.
-    pub fn deliver(
-        &mut self,
-        pass: &mut Pass,
-        sockets: usize,
-        sink: &mut impl Sink,
-        report: &mut Report,
-    ) -> Progress {
-        let mut left = sockets;
-        let several_topics = pass.groups.len() > 1;
-        while let Some(group) = pass.groups.get(pass.cursor.group) {
-            let Some(planned) = group.lists.get(pass.cursor.list) else {
-                self.finish(group.topic);
-                pass.cursor.group += 1;
-                pass.cursor.list = 0;
-                continue;
-            };
-            while pass.cursor.visited < planned.len {
-                if left == 0 {
-                    return Progress::More;
-                }
-                left -= 1;
-                let place = (planned.first + pass.cursor.visited) % planned.len;
-                pass.cursor.visited += 1;
-                let topic = &self.topics[group.topic as usize];
-                let listed = topic.lists[pass.cursor.list][place];
-                let Some(subscriber) = self.subscribers.get_mut(listed.slot as usize) else { continue };
-                let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
-                let before = subscriber.outbox.bytes();
-                // Who had taken everything until now is not judged by how much one pass brings.
-                let spared = subscriber.outbox.is_empty();
-                for batch in &planned.batches {
-                    let from = batch.through(listed.start);
-                    if from == batch.len() {
-                        continue;
-                    }
-                    if several_topics && subscriber.subscriptions.len() > 1 {
-                        if turn.gather(subscriber, listed.slot, batch, from, spared) {
-                            pass.gathered.push(subscriber.id(listed.slot));
-                        }
-                    } else {
-                        turn.offer(subscriber, listed.slot, batch, from, spared);
-                    }
-                }
-                self.outbox_bytes = self.outbox_bytes + subscriber.outbox.bytes() - before;
-            }
-            pass.cursor.list += 1;
-            pass.cursor.visited = 0;
+    /// Forgets topics that only patterns brought, and that did not speak since the sweep before.
+    pub fn sweep(&mut self) {
+        let unused = self.topics.iter_mut().filter(|(_, topic)| topic.direct.is_none() && !topic.in_pass);
+        let unused = unused.filter_map(|(index, topic)| (!std::mem::take(&mut topic.used)).then_some(index));
+        for index in unused.collect::<Vec<_>>() {
+            let topic = self.topics.remove(index);
+            self.by_name.remove(&topic.name);
         }
-        while let Some(&id) = pass.gathered.get(pass.cursor.flushed) {
-            if left == 0 {
-                return Progress::More;
-            }
-            left -= 1;
-            pass.cursor.flushed += 1;
-            self.flush(id, sink, report);
-        }
-        Progress::Done
-    }
-
-    /// Writes what waits for a subscriber until nothing does or the socket refuses. A socket that begins to refuse is
-    /// reported, like one that is gone.
-    pub fn flush(&mut self, id: SubscriberId, sink: &mut impl Sink, report: &mut Report) -> Flushed {
-        if self.subscriber(id).is_none() {
-            return Flushed::Empty;
-        }
-        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return Flushed::Empty };
-        let before = subscriber.outbox.bytes();
-        let flushed = Turn { limits: &self.limits.outbox, sink, report }.flush(subscriber, id.slot);
-        self.outbox_bytes = self.outbox_bytes + subscriber.outbox.bytes() - before;
-        flushed
     }
 
     // === helpers ===
 
-    fn subscriber(&self, id: SubscriberId) -> Option<&Subscriber> {
+    pub(crate) fn subscriber(&self, id: SubscriberId) -> Option<&Subscriber> {
         self.subscribers.get(id.slot as usize).filter(|subscriber| subscriber.generation == id.generation)
     }
 
     fn with_outbox<R>(&mut self, id: SubscriberId, change: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
         self.subscriber(id)?;
-        let outbox = &mut self.subscribers.get_mut(id.slot as usize)?.outbox;
-        let before = outbox.bytes();
-        let result = change(outbox);
-        self.outbox_bytes = self.outbox_bytes + outbox.bytes() - before;
+        let subscriber = self.subscribers.get_mut(id.slot as usize)?;
+        let before = subscriber.waiting_bytes();
+        let result = change(&mut subscriber.outbox);
+        self.outboxes.change(before, subscriber.waiting_bytes());
         Some(result)
     }
 
-    fn topic_index(&mut self, topic: &Topic, policy: SlowPolicy) -> u32 {
-        if let Some(&index) = self.by_name.get(topic) {
-            return index;
+    /// The topic, if somebody here wants it.
+    pub(crate) fn known(&mut self, topic: &Topic) -> Option<u32> {
+        if let Some(known) = self.by_name.get(topic) {
+            return Some(*known);
         }
-        let index = self.topics.insert(TopicList {
-            name: topic.clone(),
-            policy,
-            lists: Default::default(),
-            live: 0,
-            rotation: 0,
-            in_pass: false,
-            tombstones: false,
-        }) as u32;
-        self.by_name.insert(topic.clone(), index);
-        index
+        // It is new here, or has just lost its last subscriber.
+        let mut wanted = false;
+        self.patterns.patterns_of(topic, |_| wanted = true);
+        wanted.then(|| self.know(topic))
     }
 
-    fn untie(&mut self, id: SubscriberId, left: &mut Vec<Topic>) {
+    fn know(&mut self, topic: &Topic) -> u32 {
+        if let Some(known) = self.by_name.get(topic) {
+            return *known;
+        }
+        let mut known = KnownTopic::new(topic.clone(), (self.settings)(topic));
+        self.patterns.patterns_of(topic, |audience| known.patterns.push(*audience));
+        let known = self.topics.insert(known) as u32;
+        self.by_name.insert(topic.clone(), known);
+        known
+    }
+
+    fn new_pattern(&mut self, pattern: &Pattern) -> u32 {
+        let audience = self.audiences.insert(Audience::new(Name::Pattern(pattern.clone()))) as u32;
+        self.patterns.get_or_insert_with(pattern.as_str(), || audience);
+        for (_, topic) in self.topics.iter_mut().filter(|(_, topic)| pattern.matches(&topic.name)) {
+            topic.patterns.push(audience);
+        }
+        audience
+    }
+
+    fn tie(&mut self, id: SubscriberId, audience: u32, wish: Wish, start: u64) {
+        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return };
+        let listed = Listed { slot: id.slot, wish, start };
+        let place = self.audiences[audience as usize].add(subscriber.format, listed);
+        subscriber.subscriptions.push(Subscription { audience, place });
+    }
+
+    fn untie(&mut self, id: SubscriberId, left: &mut Vec<Left>) {
         let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return };
         let format = subscriber.format;
         for subscription in std::mem::take(&mut subscriber.subscriptions) {
-            let name = self.topics[subscription.topic as usize].name.clone();
-            if self.unlist(subscription, format) {
-                left.push(name);
-            }
+            left.push(self.unlist(subscription, format));
         }
     }
 
-    /// Takes a subscriber out of a topic's list. Returns whether nobody is left in any of the topic's lists.
-    fn unlist(&mut self, subscription: Subscription, format: FormatId) -> bool {
-        let Subscription { topic, place } = subscription;
-        let entry = &mut self.topics[topic as usize];
-        entry.live -= 1;
-        let empty = entry.live == 0;
-        let list = &mut entry.lists[format.index()];
-        if entry.in_pass {
-            list[place as usize].slot = TOMBSTONE;
-            entry.tombstones = true;
-        } else {
-            list.swap_remove(place as usize);
-            if let Some(&moved) = list.get(place as usize) {
-                replace(&mut self.subscribers, moved.slot, topic, place);
-            }
+    /// Takes a subscriber out of a list.
+    fn unlist(&mut self, subscription: Subscription, format: FormatId) -> Left {
+        let Subscription { audience, place } = subscription;
+        let listeners = &mut self.audiences[audience as usize];
+        if let Some(moved) = listeners.remove(format, place) {
+            replace(&mut self.subscribers, moved, audience, place);
         }
-        if empty {
-            self.remove_if_unused(topic);
-        }
-        empty
+        let left = Left { name: listeners.name.clone(), last: listeners.live == 0 };
+        self.forget_if_over(audience);
+        left
     }
 
-    /// Ends a topic's part in a pass: tombstones go, and the topic itself if nobody is left.
-    fn finish(&mut self, topic: u32) {
-        let entry = &mut self.topics[topic as usize];
-        entry.in_pass = false;
-        if std::mem::take(&mut entry.tombstones) {
-            for list in &mut entry.lists {
-                list.retain(|listed| listed.slot != TOMBSTONE);
-                for (place, listed) in list.iter().enumerate() {
-                    replace(&mut self.subscribers, listed.slot, topic, place as u32);
+    /// A pass has walked an audience's lists.
+    pub(crate) fn end_walk(&mut self, audience: u32) {
+        let subscribers = &mut self.subscribers;
+        self.audiences[audience as usize].end_walk(|slot, place| replace(subscribers, slot, audience, place));
+        self.forget_if_over(audience);
+    }
+
+    fn forget_if_over(&mut self, audience: u32) {
+        if !self.audiences[audience as usize].is_over() {
+            return;
+        }
+        match self.audiences.remove(audience as usize).name {
+            Name::Topic(topic) => {
+                if let Some(&known) = self.by_name.get(&topic) {
+                    self.topics[known as usize].direct = None;
+                    self.forget_if_unwanted(known);
                 }
             }
+            Name::Pattern(pattern) => {
+                self.patterns.remove(pattern.as_str());
+                let matching = self.topics.iter_mut().filter(|(_, topic)| topic.patterns.contains(&audience));
+                let mut matched = Vec::new();
+                for (index, topic) in matching {
+                    topic.patterns.retain(|known| *known != audience);
+                    matched.push(index as u32);
+                }
+                matched.into_iter().for_each(|known| self.forget_if_unwanted(known));
+            }
         }
-        self.remove_if_unused(topic);
     }
 
-    fn remove_if_unused(&mut self, topic: u32) {
-        let entry = &self.topics[topic as usize];
-        if entry.live == 0 && !entry.in_pass {
-            let entry = self.topics.remove(topic as usize);
-            self.by_name.remove(&entry.name);
+    pub(crate) fn forget_if_unwanted(&mut self, known: u32) {
+        let topic = &self.topics[known as usize];
+        if topic.direct.is_none() && topic.patterns.is_empty() && !topic.in_pass {
+            let topic = self.topics.remove(known as usize);
+            self.by_name.remove(&topic.name);
         }
+    }
+
+    /// Forgets where subscribers of patterns began: the passes for which that mattered are over.
+    pub(crate) fn forget_joining(&mut self) {
+        let passes = self.passes;
+        let mut joiners = std::mem::take(&mut self.joiners);
+        joiners.retain(|id| {
+            if self.subscriber(*id).is_none() {
+                return false;
+            }
+            let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return false };
+            subscriber.joining.take_if(|joining| joining.pass < passes);
+            subscriber.joining.is_some()
+        });
+        self.joiners = joiners;
     }
 }
 
-/// Tells a subscriber that it stands at another place of a topic's list.
-fn replace(subscribers: &mut Slab<Subscriber>, slot: u32, topic: u32, place: u32) {
+/// Tells a subscriber that it stands at another place of an audience's list.
+fn replace(subscribers: &mut Slab<Subscriber>, slot: u32, audience: u32, place: u32) {
     let Some(subscriber) = subscribers.get_mut(slot as usize) else { return };
-    if let Some(subscription) = subscriber.subscriptions.iter_mut().find(|tie| tie.topic == topic) {
+    if let Some(subscription) = subscriber.subscriptions.iter_mut().find(|tie| tie.audience == audience) {
         subscription.place = place;
     }
 }
@@ -444,10 +524,16 @@ fn replace(subscribers: &mut Slab<Subscriber>, slot: u32, topic: u32, place: u32
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Flushed;
     use crate::pass::Written;
+    use crate::pass::{Progress, Report, Sink};
+    use crate::slow_consumer::SlowPolicy;
+    use fanfare_wire::Message;
     use fanfare_wire::{Draft, Epoch, Kind, Position};
     use std::collections::HashMap;
     use std::io::IoSlice;
+    use std::sync::Arc;
+    use std::time::Instant;
 
     const LIMITS: ShardLimits = ShardLimits {
         outbox: OutboxLimits { bytes_max: 100, messages_max: 4, control_bytes_max: 50 },
@@ -514,14 +600,21 @@ mod tests {
     }
 
     fn shard() -> Shard {
-        Shard::new(LIMITS)
+        shard_with(|_| SlowPolicy::Disconnect)
+    }
+
+    /// A shard whose topics have policies by their names.
+    fn shard_with(policy: fn(&str) -> SlowPolicy) -> Shard {
+        let settings =
+            move |topic: &Topic| TopicSettings { policy: policy(topic.as_str()), stale_after: None };
+        Shard::new(LIMITS, Epoch::new(1), settings)
     }
 
     /// A new subscriber of strict topics, from their start.
     fn join(shard: &mut Shard, topics: &[&str]) -> SubscriberId {
         let id = shard.connect(FormatId::RAW, false);
         for name in topics {
-            assert_eq!(shard.subscribe(id, &topic(name), SlowPolicy::Disconnect, 0), Ok(true));
+            assert_eq!(shard.subscribe(id, &topic(name), Wish::AsTopic, 0), Ok(true));
         }
         id
     }
@@ -529,7 +622,7 @@ mod tests {
     /// Carries out a whole pass.
     fn deliver(shard: &mut Shard, places: &[&str], sink: &mut Recorder) -> Report {
         let mut report = Report::default();
-        let mut pass = shard.begin(messages(places));
+        let mut pass = shard.begin(Instant::now(), 0, messages(places));
         assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
         report
     }
@@ -559,7 +652,7 @@ mod tests {
         fn check(start: u64, expect: &[(u32, String)]) {
             let (mut shard, mut sink) = (shard(), Recorder::default());
             let id = shard.connect(FormatId::RAW, false);
-            shard.subscribe(id, &topic("a"), SlowPolicy::Disconnect, start).unwrap();
+            shard.subscribe(id, &topic("a"), Wish::AsTopic, start).unwrap();
             deliver(&mut shard, &["a4", "a5", "a6"], &mut sink);
             assert_eq!(sink.writes, expect, "after {start}");
         }
@@ -576,7 +669,7 @@ mod tests {
         for _ in 0..3 {
             join(&mut shard, &["a"]);
         }
-        let mut pass = shard.begin(messages(&["a1"]));
+        let mut pass = shard.begin(Instant::now(), 0, messages(&["a1"]));
         assert_eq!(shard.deliver(&mut pass, 1, &mut sink, &mut report), Progress::More);
         let newcomer = join(&mut shard, &["a"]);
         assert_eq!(shard.deliver(&mut pass, 9, &mut sink, &mut report), Progress::Done);
@@ -600,7 +693,7 @@ mod tests {
                 for leaver in 0..SUBSCRIBERS {
                     let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
                     let ids: Vec<_> = (0..SUBSCRIBERS).map(|_| join(&mut shard, &["a"])).collect();
-                    let mut pass = shard.begin(messages(&["a1"]));
+                    let mut pass = shard.begin(Instant::now(), 0, messages(&["a1"]));
                     let _ = shard.deliver(&mut pass, steps, &mut sink, &mut report);
                     leave(&mut shard, ids[leaver]);
                     while shard.deliver(&mut pass, 1, &mut sink, &mut report) == Progress::More {}
@@ -619,7 +712,7 @@ mod tests {
     fn the_last_to_leave_during_a_pass_takes_the_topic_along() {
         let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
         let id = join(&mut shard, &["a"]);
-        let mut pass = shard.begin(messages(&["a1"]));
+        let mut pass = shard.begin(Instant::now(), 0, messages(&["a1"]));
         assert_eq!(shard.unsubscribe(id, &topic("a")), Some(true));
         assert_eq!(shard.deliver(&mut pass, 9, &mut sink, &mut report), Progress::Done);
         assert_eq!((shard.topics(), sink.writes.len()), (0, 0));
@@ -670,10 +763,7 @@ mod tests {
         assert_eq!(old.slot, new.slot);
 
         let (name, mut left) = (topic("a"), Vec::new());
-        assert_eq!(
-            shard.subscribe(old, &topic("b"), SlowPolicy::Disconnect, 0),
-            Err(SubscribeError::Closing)
-        );
+        assert_eq!(shard.subscribe(old, &topic("b"), Wish::AsTopic, 0), Err(SubscribeError::Closing));
         assert_eq!(shard.may_subscribe(old, &name), Err(SubscribeError::Closing));
         assert!(!shard.is_subscribed(old, &name));
         assert_eq!(shard.unsubscribe(old, &name), None);
@@ -737,11 +827,11 @@ mod tests {
             Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
         };
         // Far over the bound, and too much for one batch.
-        let mut pass = shard.begin((1..=5).map(large));
+        let mut pass = shard.begin(Instant::now(), 0, (1..=5).map(large));
         assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
         assert_eq!((report.evicted.len(), report.blocked.len()), (0, 1));
         // The next message finds it still over the bound.
-        let mut pass = shard.begin([large(6)]);
+        let mut pass = shard.begin(Instant::now(), 0, [large(6)]);
         assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
         assert_eq!(report.evicted, [(id, Eviction::SlowConsumer)]);
     }
@@ -750,7 +840,7 @@ mod tests {
     fn what_was_dropped_is_announced_before_the_next_message() {
         let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
         let id = shard.connect(FormatId::JSON, true);
-        shard.subscribe(id, &topic("a"), SlowPolicy::DropOldest, 0).unwrap();
+        shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
         sink.room.insert(id.slot, 0);
         for place in ["a1", "a2", "a3"] {
             deliver(&mut shard, &[place], &mut sink);
@@ -766,8 +856,8 @@ mod tests {
     fn a_strict_message_takes_the_room_of_those_that_may_be_dropped() {
         let (mut shard, mut sink) = (shard(), Recorder::default());
         let id = shard.connect(FormatId::JSON, true);
-        shard.subscribe(id, &topic("a"), SlowPolicy::DropOldest, 0).unwrap();
-        shard.subscribe(id, &topic("b"), SlowPolicy::Disconnect, 0).unwrap();
+        shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
+        shard.subscribe(id, &topic("b"), Wish::AsTopic, 0).unwrap();
         sink.room.insert(id.slot, 0);
         let mut dropped = 0;
         for place in ["a1", "b1", "b2"] {
@@ -796,12 +886,12 @@ mod tests {
     fn subscriptions_have_a_bound() {
         let mut shard = shard();
         let id = join(&mut shard, &["a", "b", "c"]);
-        let mut subscribe = |name| shard.subscribe(id, &topic(name), SlowPolicy::Disconnect, 0);
+        let mut subscribe = |name| shard.subscribe(id, &topic(name), Wish::AsTopic, 0);
         assert_eq!(subscribe("d"), Err(SubscribeError::TooMany));
         assert_eq!(subscribe("c"), Ok(false), "what is tied already needs no room");
         assert_eq!(shard.topics(), 3, "a refused topic leaves nothing behind");
         shard.unsubscribe(id, &topic("a"));
-        assert_eq!(shard.subscribe(id, &topic("d"), SlowPolicy::Disconnect, 0), Ok(true));
+        assert_eq!(shard.subscribe(id, &topic("d"), Wish::AsTopic, 0), Ok(true));
     }
 
     #[test]

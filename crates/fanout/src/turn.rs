@@ -1,9 +1,13 @@
 //! One subscriber's turn in a pass: its socket, its outbox, or its topic's policy.
 
+use std::cell::OnceCell;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::batch::Batch;
+use fanfare_wire::{FormatId, Message};
+
+use crate::batch::{Batch, Batches};
 use crate::outbox::{Flushed, OutboxLimits, SLICES_MAX};
 use crate::pass::{Report, Sink, Written};
 use crate::slow_consumer::{Eviction, SlowPolicy};
@@ -16,90 +20,213 @@ pub(crate) struct Turn<'a, S> {
     pub(crate) report: &'a mut Report,
 }
 
+/// What a pass has for a subscriber: messages of one topic.
+#[derive(Clone, Copy)]
+pub(crate) struct Offer<'a> {
+    pub(crate) batches: &'a Batches,
+    pub(crate) newest: &'a Newest,
+    pub(crate) messages: &'a [Arc<Message>],
+    pub(crate) format: FormatId,
+    pub(crate) policy: SlowPolicy,
+    /// Messages up to this offset are not for it.
+    pub(crate) start: u64,
+    /// The pass brings more, for one vectored write at its end.
+    pub(crate) gather: bool,
+}
+
+/// A pass's newest messages of each key, one batch each, made for the first slow subscriber.
+pub(crate) type Newest = OnceCell<Vec<Rc<Batch>>>;
+
+impl Offer<'_> {
+    /// The newest messages after `offset`.
+    pub(crate) fn newest_after(&self, offset: u64) -> &[Rc<Batch>] {
+        let newest = self.newest.get_or_init(|| Batch::newest(self.format, self.messages));
+        &newest[newest.partition_point(|batch| batch.offset(0) <= offset)..]
+    }
+
+    fn messages_after(&self, offset: u64) -> usize {
+        self.messages.len() - self.messages.partition_point(|message| message.offset() <= offset)
+    }
+}
+
 impl<S: Sink> Turn<'_, S> {
-    /// Writes messages `from..` of `batch` if nothing waits, and queues what the socket refuses.
-    pub(crate) fn offer(
+    /// Writes what is offered if nothing waits, and queues what the socket refuses. Returns whether the subscriber is to be
+    /// flushed at the end of the pass.
+    pub(crate) fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>) -> bool {
+        let first = subscriber.outbox.is_empty() && !subscriber.closing;
+        // Who had taken everything until now is not judged by how much one pass brings.
+        let spared = first && offer.policy != SlowPolicy::Conflate;
+        for batch in offer.batches {
+            let from = batch.through(offer.start);
+            if from == batch.len() {
+                continue;
+            }
+            if offer.policy == SlowPolicy::Conflate
+                && self.is_behind(subscriber, slot, batch, from, offer.gather)
+            {
+                self.conflate(subscriber, slot, offer, batch.offset(from) - 1);
+                break;
+            }
+            if offer.gather {
+                self.gather(subscriber, slot, batch, from, offer.policy, spared);
+            } else if let Some(refused) = self.write(subscriber, slot, batch, from, offer.policy, spared) {
+                self.conflate(subscriber, slot, offer, refused);
+                break;
+            }
+        }
+        first && offer.gather
+    }
+
+    /// Whether a subscriber of a conflating topic does not keep up, so that it is to get only the newest of each key.
+    fn is_behind(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        batch: &Batch,
+        from: u32,
+        gather: bool,
+    ) -> bool {
+        if !gather {
+            return !subscriber.outbox.is_empty();
+        }
+        let bytes = batch.messages(from, batch.len()).len();
+        let fits =
+            |subscriber: &Subscriber, limits| subscriber.outbox.fits(bytes, batch.len() - from, limits);
+        if !subscriber.outbox.blocked && !fits(subscriber, self.limits) {
+            // The socket has not refused yet.
+            self.flush(subscriber, slot);
+        }
+        subscriber.outbox.blocked
+    }
+
+    /// Writes messages `from..` of `batch` if nothing waits, and queues what the socket refuses. Of a conflating topic only a
+    /// half-written message is queued: then the offset up to which that was everything is returned.
+    fn write(
         &mut self,
         subscriber: &mut Subscriber,
         slot: u32,
         batch: &Rc<Batch>,
         from: u32,
+        policy: SlowPolicy,
         spared: bool,
-    ) {
+    ) -> Option<u64> {
         if !subscriber.outbox.is_empty() {
-            return self.queue(subscriber, slot, batch, from, spared);
+            self.queue(subscriber, slot, batch, from, policy, spared);
+            return None;
         }
         if subscriber.closing {
-            return;
+            return None;
         }
         let bytes = batch.messages(from, batch.len());
         self.report.writes += 1;
-        match self.sink.write(subscriber.id(slot), bytes) {
-            Written::Bytes(written) if written == bytes.len() => {
-                self.report.deliveries += u64::from(batch.len() - from);
-                self.report.bytes += written as u64;
+        let written = match self.sink.write(subscriber.id(slot), bytes) {
+            Written::Bytes(written) => written,
+            Written::Blocked => 0,
+            Written::PeerGone => {
+                self.evict(subscriber, slot, Eviction::PeerGone);
+                return None;
             }
-            Written::Bytes(written) => {
-                self.report.deliveries += u64::from(batch.index_at(batch.start(from) + written) - from);
-                self.report.bytes += written as u64;
-                subscriber.outbox.push_messages(batch, from, written);
-                self.block(subscriber, slot);
-            }
-            Written::Blocked => {
-                subscriber.outbox.push_messages(batch, from, 0);
-                self.block(subscriber, slot);
-            }
-            Written::PeerGone => self.evict(subscriber, slot, Eviction::PeerGone),
+        };
+        self.report.bytes += written as u64;
+        if written == bytes.len() {
+            self.report.deliveries += u64::from(batch.len() - from);
+            return None;
+        }
+        let whole = batch.index_at(batch.start(from) + written);
+        self.report.deliveries += u64::from(whole - from);
+        // A message of which nothing is written can still become newer.
+        let is_cut = batch.start(whole) < batch.start(from) + written;
+        let to = match policy {
+            SlowPolicy::Conflate => whole + u32::from(is_cut),
+            _ => batch.len(),
+        };
+        subscriber.outbox.push_messages(batch, from, to, written, policy);
+        self.block(subscriber, slot);
+        match to.checked_sub(1) {
+            _ if policy != SlowPolicy::Conflate => None,
+            Some(last) => Some(batch.offset(last)),
+            None => Some(batch.offset(0) - 1),
         }
     }
 
-    /// Queues messages for one vectored write at the end of the pass. Returns whether the subscriber is new to that.
-    pub(crate) fn gather(
+    /// Queues messages for one vectored write at the end of the pass.
+    fn gather(
         &mut self,
         subscriber: &mut Subscriber,
         slot: u32,
         batch: &Rc<Batch>,
         from: u32,
+        policy: SlowPolicy,
         spared: bool,
-    ) -> bool {
-        let first = subscriber.outbox.is_empty() && !subscriber.closing;
+    ) {
         let bytes = batch.messages(from, batch.len()).len();
         if !subscriber.outbox.blocked && !subscriber.outbox.fits(bytes, batch.len() - from, self.limits) {
             // The socket has not refused yet: a healthy subscriber is not judged by how much one pass brings.
             self.flush(subscriber, slot);
         }
-        self.queue(subscriber, slot, batch, from, spared);
-        first
+        self.queue(subscriber, slot, batch, from, policy, spared);
     }
 
-    /// Queues messages behind what waits, within the bounds or `spared` from them, or lets the topic's policy decide.
-    fn queue(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>, from: u32, spared: bool) {
+    /// Queues messages behind what waits, within the bounds or `spared` from them, or lets the policy decide.
+    fn queue(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        batch: &Rc<Batch>,
+        from: u32,
+        policy: SlowPolicy,
+        spared: bool,
+    ) {
         if subscriber.closing {
             return;
         }
         let bytes = batch.messages(from, batch.len()).len();
         let messages = batch.len() - from;
         let outbox = &mut subscriber.outbox;
-        if spared || outbox.fits(bytes, messages, self.limits) {
-            return outbox.push_messages(batch, from, 0);
+        if spared || policy == SlowPolicy::Conflate || outbox.fits(bytes, messages, self.limits) {
+            return outbox.push_messages(batch, from, batch.len(), 0, policy);
         }
-        let drops = |batch: &Batch| batch.policy == SlowPolicy::DropOldest;
         if !subscriber.takes_gaps {
-            let eviction = if drops(batch) { Eviction::Gap } else { Eviction::SlowConsumer };
+            let drops = policy == SlowPolicy::DropOldest;
+            let eviction = if drops { Eviction::Gap } else { Eviction::SlowConsumer };
             return self.evict(subscriber, slot, eviction);
         }
-        while outbox.drop_oldest(drops) {
+        while outbox.drop_oldest() {
             self.report.dropped += 1;
             if outbox.fits(bytes, messages, self.limits) {
-                return outbox.push_messages(batch, from, 0);
+                return outbox.push_messages(batch, from, batch.len(), 0, policy);
             }
         }
-        if drops(batch) {
+        if policy == SlowPolicy::DropOldest {
             self.report.dropped += u64::from(messages);
             outbox.note_gap(batch, from);
         } else {
             self.evict(subscriber, slot, Eviction::SlowConsumer);
         }
+    }
+
+    /// Queues the newest messages after `offset`, each in the place of an older one with its key.
+    fn conflate(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>, offset: u64) {
+        let newest = offer.newest_after(offset);
+        self.report.conflated += (offer.messages_after(offset) - newest.len()) as u64;
+        for batch in newest {
+            self.conflate_one(subscriber, slot, batch);
+        }
+    }
+
+    /// Queues a batch of one message in the place of an older one with its key.
+    pub(crate) fn conflate_one(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>) {
+        if subscriber.closing {
+            return;
+        }
+        let outbox = &mut subscriber.outbox;
+        if outbox.conflated() >= self.limits.messages_max && !outbox.would_replace(batch) {
+            if !subscriber.takes_gaps {
+                return self.evict(subscriber, slot, Eviction::Gap);
+            }
+            self.report.dropped += u64::from(outbox.drop_conflated());
+        }
+        self.report.conflated += u64::from(outbox.conflate(batch));
     }
 
     pub(crate) fn flush(&mut self, subscriber: &mut Subscriber, slot: u32) -> Flushed {
@@ -144,7 +271,7 @@ impl<S: Sink> Turn<'_, S> {
         }
     }
 
-    fn evict(&mut self, subscriber: &mut Subscriber, slot: u32, eviction: Eviction) {
+    pub(crate) fn evict(&mut self, subscriber: &mut Subscriber, slot: u32, eviction: Eviction) {
         if !subscriber.closing {
             subscriber.closing = true;
             self.report.evicted.push((subscriber.id(slot), eviction));
