@@ -6,7 +6,7 @@ use std::time::Instant;
 use fanfare_wire::command::Start;
 use fanfare_wire::{Draft, Epoch, Message, Position};
 
-use crate::registry::{BatchSize, InboxFull, Inboxes};
+use crate::inboxes::{BatchSize, InboxFull, Inboxes};
 use crate::replay::{Replay, Retention};
 use crate::shard_set::ShardSet;
 

@@ -9,11 +9,13 @@
 //!   a topic's messages in the order of their offsets. Waking the shards is the caller's, after the lock is gone.
 
 mod entry;
+mod inboxes;
 mod registry;
 mod replay;
 mod shard_set;
 
 pub use entry::{Admitted, Joined};
-pub use registry::{AdmitError, BatchSize, InboxFull, Inboxes, JoinError, Registry, RegistryLimits};
+pub use inboxes::{BatchSize, InboxFull, Inboxes};
+pub use registry::{AdmitError, JoinError, Registry, RegistryLimits};
 pub use replay::{ReplayLimits, Retention};
 pub use shard_set::ShardSet;
