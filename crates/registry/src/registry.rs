@@ -1,4 +1,11 @@
-//! The topics of the process.
+//! The topics of the process: making them, publishing to them, joining and leaving them, forgetting them.
+//!
+//! # Locks
+//! The map's shard, a topic's entry, then one of the two that are held for a step only: the index, the eviction's queue.
+//! Each is taken with none held but those before it, and nobody holds two of a kind. The sweep looks at entries with the
+//! queue held, but never waits for one.
+//!
+//! # Bounds   [`RegistryLimits`]
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -8,35 +15,14 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use fanfare_wire::command::Start;
-use fanfare_wire::{Draft, Epoch, Message, Topic};
+use fanfare_wire::{Draft, Epoch, Topic};
 use parking_lot::Mutex;
 
 use crate::entry::{Admitted, Entry, Joined, Kept};
+use crate::inboxes::{InboxFull, Inboxes};
+use crate::index::Index;
 use crate::replay::Retention;
-use crate::shard_set::ShardSet;
-
-/// Where admitted messages go: one bounded inbox per shard. The gateway provides them.
-pub trait Inboxes {
-    /// Makes room for `size` in every inbox of `shards`, or in none.
-    fn reserve(&self, shards: ShardSet, size: BatchSize) -> Result<(), InboxFull>;
-
-    /// Hands over messages that room was made for. Returns the shards whose inbox was empty before: they may sleep.
-    fn push(&self, shards: ShardSet, messages: Vec<Arc<Message>>, size: BatchSize) -> ShardSet;
-}
-
-/// What a batch takes of an inbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchSize {
-    /// How many messages.
-    pub messages: usize,
-    /// Their payloads together.
-    pub bytes: usize,
-}
-
-/// A shard does not keep up: its inbox is at its bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a worker's inbox is full")]
-pub struct InboxFull;
+use crate::sequence::Sequence;
 
 /// Why messages got no place. None of them was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,12 +35,18 @@ pub enum AdmitError {
     TooManyTopics,
 }
 
-/// Why a subscriber cannot join.
+/// Why a subscriber cannot join, or a poll is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     /// The topic is new and the process has as many as it may.
     #[error("the gateway has as many topics as it may")]
     TooManyTopics,
+    /// More than [`RegistryLimits::wildcard_topics_max`] topics.
+    #[error("more topics match than a subscription may have")]
+    TooManyMatches,
+    /// The pattern is new and the process has as many as it may.
+    #[error("the gateway has as many patterns as it may")]
+    TooManyPatterns,
 }
 
 /// The bounds of a registry.
@@ -64,12 +56,21 @@ pub struct RegistryLimits {
     pub topics_max: usize,
     /// Memory of the messages kept for newcomers, over all topics. Past it, the least recently used topics give way.
     pub retained_bytes_max: usize,
+    /// Threads that publish.
+    pub lanes: usize,
+    /// Topics that a pattern may match when a subscriber joins it, and that a poll may name.
+    pub wildcard_topics_max: usize,
+    /// Different patterns with subscribers.
+    pub patterns_max: usize,
 }
 
 /// The process's topics. All threads share it.
 pub struct Registry {
     topics: DashMap<Topic, Arc<Mutex<Entry>>, ahash::RandomState>,
-    limits: RegistryLimits,
+    /// Has exactly the topics of the map, to whoever can see the map.
+    pub(crate) index: Mutex<Index>,
+    pub(crate) sequence: Sequence,
+    pub(crate) limits: RegistryLimits,
     retention: Box<dyn Fn(&Topic) -> Retention + Send + Sync>,
     topics_len: AtomicUsize,
     retained_bytes: AtomicUsize,
@@ -78,6 +79,9 @@ pub struct Registry {
     giving_way: Mutex<VecDeque<Arc<Mutex<Entry>>>>,
     evictions: AtomicU64,
     epochs: AtomicU64,
+    /// The greatest sequence of a topic that is not here any more. Written before the topic leaves the map and the index,
+    /// under their locks: whoever does not find it there finds it here.
+    forgotten_through: AtomicU64,
 }
 
 impl Registry {
@@ -86,22 +90,29 @@ impl Registry {
         limits: RegistryLimits,
         retention: impl Fn(&Topic) -> Retention + Send + Sync + 'static,
     ) -> Self {
+        // Random, so that a restarted process does not reuse an epoch.
+        let epochs = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
         Self {
             topics: DashMap::default(),
+            index: Mutex::default(),
+            sequence: Sequence::new(next_epoch(&epochs), limits.lanes),
             limits,
             retention: Box::new(retention),
             topics_len: AtomicUsize::new(0),
             retained_bytes: AtomicUsize::new(0),
             giving_way: Mutex::default(),
             evictions: AtomicU64::new(0),
-            // Random, so that a restarted process does not reuse an epoch.
-            epochs: AtomicU64::new(RandomState::new().hash_one(std::process::id())),
+            epochs,
+            forgotten_through: AtomicU64::new(0),
         }
     }
 
     /// Gives `drafts`, all of `topic`, their places, and hands them to the interested shards.
+    ///
+    /// `lane` is the calling thread's, below [`RegistryLimits::lanes`]: one thread at a time may use it.
     pub fn admit(
         &self,
+        lane: usize,
         topic: &Topic,
         drafts: Vec<Draft>,
         now: Instant,
@@ -113,9 +124,9 @@ impl Registry {
             if entry.dead {
                 continue;
             }
-            let (admitted, kept) = entry.admit(drafts, now, inboxes)?;
+            let (admitted, kept) = entry.admit(&self.sequence, lane, drafts, now, inboxes)?;
             self.account(&kept);
-            if entry.keeps_messages() && !std::mem::replace(&mut entry.queued, true) {
+            if !entry.replay().is_empty() && !std::mem::replace(&mut entry.queued, true) {
                 self.giving_way.lock().push_back(Arc::clone(&shared));
             }
             break admitted;
@@ -139,32 +150,24 @@ impl Registry {
             let entry = self.entry(topic).ok_or(JoinError::TooManyTopics)?;
             let mut entry = entry.lock();
             if !entry.dead {
-                let (joined, kept) = entry.join(shard, start, now);
-                self.account(&kept);
-                return Ok(joined);
+                entry.join(shard);
+                self.account(&entry.forget_aged(now));
+                return Ok(entry.begin(start, &self.sequence, now));
             }
         }
     }
 
-    /// Takes back the interest of `shard`: its last subscriber of `topic` is gone.
-    pub fn leave(&self, topic: &Topic, shard: usize) {
-        let Some(entry) = self.topics.get(topic).map(|entry| Arc::clone(&entry)) else {
-            return;
-        };
-        if entry.lock().leave(shard) {
+    /// Takes back one subscriber of `topic`. If it was the `last` of `shard`, so goes the shard's interest, but for what
+    /// its patterns want.
+    pub fn leave(&self, topic: &Topic, shard: usize, last: bool) {
+        if self.with(topic, |entry| entry.leave(shard, last)) == Some(true) {
             self.remove_if(topic, |entry| entry.is_unused());
         }
     }
 
-    /// The topic's retained message.
-    pub fn last(&self, topic: &Topic) -> Option<Arc<Message>> {
-        let entry = self.topics.get(topic).map(|entry| Arc::clone(&entry))?;
-        entry.lock().last().cloned()
-    }
-
-    /// Forgets the topics that nobody subscribes to and nobody used since the sweep before. Returns how many.
+    /// Forgets the topics that nobody subscribes to by name and nobody used since the sweep before. Returns how many.
     ///
-    /// A forgotten topic that comes back has another epoch.
+    /// Patterns keep no topic: a subscriber of `>` would keep all. A forgotten topic that comes back has another epoch.
     pub fn sweep(&self) -> usize {
         let mut idle = Vec::new();
         for topic in &self.topics {
@@ -177,6 +180,25 @@ impl Registry {
         // Whoever holds an entry's lock is using it, so it is not dead.
         self.giving_way.lock().retain(|entry| !entry.try_lock().is_some_and(|entry| entry.dead));
         forgotten
+    }
+
+    /// The life of [`Self::watermark`]'s count: that of this process.
+    pub fn epoch(&self) -> Epoch {
+        self.sequence.epoch()
+    }
+
+    /// A sequence up to which every message of the node has been handed to all interested inboxes and is kept where its
+    /// topic keeps messages. It never falls.
+    ///
+    /// A shard that reads it and then its inbox has, behind that, delivered everything up to it.
+    pub fn watermark(&self) -> u64 {
+        self.sequence.watermark()
+    }
+
+    /// The greatest sequence of a topic that was forgotten: a cursor below it may have missed what nobody can tell of any
+    /// more. Whoever resumes a pattern looks after [`Self::join_pattern`].
+    pub fn forgotten_through(&self) -> u64 {
+        self.forgotten_through.load(Ordering::Relaxed)
     }
 
     /// How many topics there are.
@@ -192,6 +214,31 @@ impl Registry {
     /// How often a topic had to give way.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// What `read` says of the topic as it is `now`, without what is too old. `None` if there is no such topic.
+    pub(crate) fn look<R>(
+        &self,
+        topic: &Topic,
+        now: Instant,
+        read: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
+        self.with(topic, |entry| {
+            self.account(&entry.forget_aged(now));
+            read(entry)
+        })
+    }
+
+    /// Calls `with` on the topic's entry under its lock. `None` if there is no such topic.
+    pub(crate) fn with<R>(&self, topic: &Topic, with: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        loop {
+            // The guard of the map is gone before the entry's lock is waited for.
+            let entry = self.topics.get(topic).map(|entry| Arc::clone(&entry))?;
+            let mut entry = entry.lock();
+            if !entry.dead {
+                return Some(with(&mut entry));
+            }
+        }
     }
 
     fn account(&self, kept: &Kept) {
@@ -210,7 +257,7 @@ impl Registry {
                 self.account(&kept);
                 self.evictions.fetch_add(1, Ordering::Relaxed);
             }
-            entry.queued = !entry.dead && entry.keeps_messages();
+            entry.queued = !entry.dead && !entry.replay().is_empty();
             if entry.queued {
                 drop(entry);
                 self.giving_way.lock().push_back(shared);
@@ -229,8 +276,13 @@ impl Registry {
             dashmap::Entry::Vacant(place) => {
                 let room = |len| (len < self.limits.topics_max).then_some(len + 1);
                 self.topics_len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-                let retention = (self.retention)(topic);
-                let entry = Arc::new(Mutex::new(Entry::new(self.next_epoch(), retention)));
+                let (epoch, retention) = (next_epoch(&self.epochs), (self.retention)(topic));
+                // One lock for both. A pattern that comes later finds the topic in the index, waits for it to be in the
+                // map, and sees to its interest before it says where its subscriber stands; one that came earlier is in
+                // the answer, before the first message. See `patterns`.
+                let patterns = self.index.lock().insert(topic);
+                let entry = Entry::new(epoch, retention, patterns, self.forgotten_through());
+                let entry = Arc::new(Mutex::new(entry));
                 place.insert(Arc::clone(&entry));
                 Some(entry)
             }
@@ -242,7 +294,10 @@ impl Registry {
             let mut entry = entry.lock();
             let remove = condition(&mut entry);
             if remove {
-                self.retained_bytes.fetch_sub(entry.bury(), Ordering::Relaxed);
+                let buried = entry.bury();
+                self.retained_bytes.fetch_sub(buried.bytes, Ordering::Relaxed);
+                self.forgotten_through.fetch_max(buried.sequence, Ordering::Relaxed);
+                self.index.lock().remove(topic);
                 // Under the lock of the map, or the same topic could find no room when it comes back at once.
                 self.topics_len.fetch_sub(1, Ordering::Relaxed);
             }
@@ -250,18 +305,20 @@ impl Registry {
         });
         removed.is_some()
     }
+}
 
-    fn next_epoch(&self) -> Epoch {
-        // A golden-ratio step visits all values before it repeats one; the mix keeps neighbours from looking alike.
-        let step = self.epochs.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        Epoch::new((step ^ step >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20)
-    }
+fn next_epoch(epochs: &AtomicU64) -> Epoch {
+    // A golden-ratio step visits all values before it repeats one; the mix keeps neighbours from looking alike.
+    let step = epochs.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    Epoch::new((step ^ step >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fanfare_wire::{Kind, Position};
+    use crate::inboxes::BatchSize;
+    use crate::shard_set::ShardSet;
+    use fanfare_wire::{Kind, Message, Position};
     use std::cell::{Cell, RefCell};
     use std::collections::HashSet;
     use std::time::Duration;
@@ -305,7 +362,14 @@ mod tests {
 
     /// Keeps last messages, but for topics that begin with `live`.
     fn registry(topics_max: usize, retained_bytes_max: usize) -> Registry {
-        Registry::new(RegistryLimits { topics_max, retained_bytes_max }, |topic| Retention {
+        let limits = RegistryLimits {
+            topics_max,
+            retained_bytes_max,
+            lanes: 2,
+            wildcard_topics_max: 9,
+            patterns_max: 9,
+        };
+        Registry::new(limits, |topic| Retention {
             last_value: !topic.as_str().starts_with("live"),
             replay: topic.as_str().starts_with("ring").then_some(ReplayLimits {
                 messages_max: 3,
@@ -324,7 +388,7 @@ mod tests {
     }
 
     fn publish(registry: &Registry, shards: &Shards, name: &str, payloads: &[&str]) -> Admitted {
-        registry.admit(&topic(name), drafts(name, payloads), Instant::now(), shards).unwrap()
+        registry.admit(0, &topic(name), drafts(name, payloads), Instant::now(), shards).unwrap()
     }
 
     fn join(registry: &Registry, shard: usize, name: &str) -> Joined {
@@ -332,7 +396,8 @@ mod tests {
     }
 
     fn last_payload(registry: &Registry, name: &str) -> Option<String> {
-        registry.last(&topic(name)).map(|message| String::from_utf8_lossy(message.payload()).into_owned())
+        let last = registry.last(&topic(name), Instant::now())?;
+        Some(String::from_utf8_lossy(last.message.payload()).into_owned())
     }
 
     #[test]
@@ -356,7 +421,7 @@ mod tests {
         join(&registry, 1, "a");
         publish(&registry, &shards, "a", &["one"]);
         shards.full.set(Some(1));
-        let refused = registry.admit(&topic("a"), drafts("a", &["lost", "lost"]), Instant::now(), &shards);
+        let refused = registry.admit(0, &topic("a"), drafts("a", &["lost", "lost"]), Instant::now(), &shards);
         assert_eq!(refused, Err(AdmitError::Busy(InboxFull)));
         assert_eq!(last_payload(&registry, "a").as_deref(), Some("one"));
         assert_eq!(registry.retained_bytes(), 3 + OVERHEAD);
@@ -374,8 +439,8 @@ mod tests {
         join(&registry, 2, "a");
         assert_eq!(publish(&registry, &shards, "a", &["x"]).wake, wake(&[0, 2]));
         assert_eq!(publish(&registry, &shards, "a", &["x"]).wake, ShardSet::EMPTY, "they are awake");
-        registry.leave(&topic("a"), 0);
-        registry.leave(&topic("unheard-of"), 0);
+        registry.leave(&topic("a"), 0, true);
+        registry.leave(&topic("unheard-of"), 0, true);
         publish(&registry, &shards, "a", &["x"]);
         assert_eq!(shards.take_offsets(0), [2, 3]);
         assert!(shards.take_offsets(1).is_empty());
@@ -412,7 +477,7 @@ mod tests {
         let (registry, shards) = (registry(2, 1 << 20), Shards::default());
         publish(&registry, &shards, "a", &["x"]);
         join(&registry, 0, "b");
-        let refused = registry.admit(&topic("c"), drafts("c", &["x"]), Instant::now(), &shards);
+        let refused = registry.admit(0, &topic("c"), drafts("c", &["x"]), Instant::now(), &shards);
         assert_eq!(refused, Err(AdmitError::TooManyTopics));
         let refused = registry.join(&topic("c"), 0, &Start::Live, Instant::now());
         assert_eq!(refused.map(|joined| joined.position), Err(JoinError::TooManyTopics));
@@ -420,9 +485,9 @@ mod tests {
         publish(&registry, &shards, "a", &["x"]);
         join(&registry, 1, "b");
         // Nobody published to `b`: with its last subscriber it is as if it had never been.
-        registry.leave(&topic("b"), 0);
+        registry.leave(&topic("b"), 0, true);
         assert_eq!(registry.topics(), 2);
-        registry.leave(&topic("b"), 1);
+        registry.leave(&topic("b"), 1, true);
         assert_eq!(registry.topics(), 1);
         join(&registry, 0, "c");
     }
@@ -491,7 +556,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(registry.sweep(), 0, "subscribers keep a topic");
         }
-        registry.leave(&topic("wanted"), 0);
+        registry.leave(&topic("wanted"), 0, true);
         assert_eq!(registry.sweep(), 0, "there was a subscriber since");
         assert_eq!(registry.sweep(), 1);
         assert_eq!((registry.topics(), registry.retained_bytes()), (0, 0));
@@ -522,7 +587,7 @@ mod tests {
             let joiner = scope.spawn(|| join(&registry, 1, "a").position.epoch);
             let publisher = scope.spawn(|| {
                 let draft = drafts("a", &["x"]);
-                registry.admit(&topic("a"), draft, Instant::now(), &Shards::default()).unwrap().epoch
+                registry.admit(0, &topic("a"), draft, Instant::now(), &Shards::default()).unwrap().epoch
             });
             // The map has the entry, so does this test, and now both threads, which wait for its lock.
             while Arc::strong_count(&entry) < 4 {

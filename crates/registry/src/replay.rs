@@ -1,7 +1,10 @@
 //! What a topic keeps for those who come later: a ring of its newest messages, and with it the last value.
 //!
 //! # Bounds       [`ReplayLimits`] per topic; [`RegistryLimits::retained_bytes_max`](crate::RegistryLimits) over all topics
-//! # Invariants   offsets in the ring are dense and end at the topic's head; `bytes` is the sum of [`cost`] over the ring
+//! # Invariants
+//! - Offsets in the ring are dense and end at the topic's head; sequences rise with them.
+//! - Every message of the topic is in the ring, or its sequence is at most `lost_through`.
+//! - `bytes` is the sum of [`cost`] over the ring.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +13,8 @@ use std::time::{Duration, Instant};
 use fanfare_wire::Message;
 use fanfare_wire::command::Start;
 use fanfare_wire::{Epoch, Position};
+
+use crate::sequence::Sequence;
 
 /// The bounds of one topic's ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub(crate) struct Replay {
     retention: Retention,
     ring: VecDeque<Kept>,
     bytes: usize,
+    /// The greatest sequence that is not in the ring any more, or that never was.
+    lost_through: u64,
 }
 
 #[derive(Debug)]
@@ -53,14 +60,16 @@ fn cost(message: &Message) -> usize {
 }
 
 impl Replay {
-    pub(crate) fn new(retention: Retention) -> Self {
-        Self { retention, ring: VecDeque::new(), bytes: 0 }
+    /// Keeps nothing yet. What had a sequence up to `lost_through` may have been lost before.
+    pub(crate) fn new(retention: Retention, lost_through: u64) -> Self {
+        Self { retention, ring: VecDeque::new(), bytes: 0, lost_through }
     }
 
     /// Takes in the newest message, and lets go of what it pushes over a bound.
     pub(crate) fn keep(&mut self, message: &Arc<Message>, now: Instant) {
         let Retention { last_value, replay } = self.retention;
         if !last_value && replay.is_none() {
+            self.lost_through = message.sequence();
             return;
         }
         self.bytes += cost(message);
@@ -107,6 +116,7 @@ impl Replay {
     fn pop_oldest(&mut self) {
         if let Some(oldest) = self.ring.pop_front() {
             self.bytes -= cost(&oldest.message);
+            self.lost_through = oldest.message.sequence();
         }
     }
 
@@ -114,6 +124,38 @@ impl Replay {
     pub(crate) fn last(&self) -> Option<&Arc<Message>> {
         let last = self.ring.back().filter(|_| self.retention.last_value);
         last.map(|kept| &kept.message)
+    }
+
+    /// The last value of those up to the sequence `through`. If the ring has only later ones and cannot tell what the
+    /// value was, the last of all: nobody is to be without a value because its topic is busy.
+    pub(crate) fn last_through(&self, through: u64) -> Option<&Arc<Message>> {
+        let last = self.last()?;
+        let count = self.ring.partition_point(|kept| kept.message.sequence() <= through);
+        match count.checked_sub(1) {
+            Some(index) => Some(&self.ring[index].message),
+            // The topic's first message came later: there was no value.
+            None if self.oldest() == Some(1) => None,
+            None => Some(last),
+        }
+    }
+
+    /// The offset of the oldest message kept.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.ring.front().map(|kept| kept.message.offset())
+    }
+
+    /// A sequence that none of the topic's messages exceeds, kept or lost.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.ring.back().map_or(self.lost_through, |kept| kept.message.sequence())
+    }
+
+    /// All messages after the sequence `cursor`, oldest first; `None` if one of them may be lost.
+    pub(crate) fn since(&self, cursor: u64) -> Option<impl Iterator<Item = &Arc<Message>>> {
+        if self.lost_through > cursor {
+            return None;
+        }
+        let seen = self.ring.partition_point(|kept| kept.message.sequence() <= cursor);
+        Some(self.ring.range(seen..).map(|kept| &kept.message))
     }
 
     /// The memory kept.
@@ -128,13 +170,23 @@ impl Replay {
 
     /// What a newcomer gets before live messages, and whether a place it named is recovered. A resume is complete, or it is
     /// a fresh start with the last value; it is never a part.
-    pub(crate) fn from(&self, start: &Start<'_>, head: Position) -> (Vec<Arc<Message>>, Option<bool>) {
+    pub(crate) fn from(
+        &self,
+        start: &Start<'_>,
+        head: Position,
+        node: &Sequence,
+    ) -> (Vec<Arc<Message>>, Option<bool>) {
         let fresh = || self.last().cloned().into_iter().collect();
         match start {
             Start::Live => (Vec::new(), None),
             Start::Last => (fresh(), None),
             Start::Earliest => (self.newest(self.ring.len()), None),
-            Start::Since { .. } => (fresh(), Some(false)),
+            Start::Since { epoch, sequence } => {
+                match node.cursor(epoch, *sequence).and_then(|cursor| self.since(cursor)) {
+                    Some(missed) => (missed.cloned().collect(), Some(true)),
+                    None => (fresh(), Some(false)),
+                }
+            }
             Start::After { epoch, offset } => {
                 let missed = head.offset.checked_sub(*offset);
                 let missed = missed.filter(|_| epoch.parse::<Epoch>() == Ok(head.epoch));
@@ -157,6 +209,7 @@ mod tests {
     use fanfare_wire::{Draft, Kind, Topic};
 
     const EPOCH: Epoch = Epoch::new(7);
+    const NODE: Epoch = Epoch::new(70);
 
     fn message(offset: u64, bytes: usize) -> Arc<Message> {
         let draft = Draft::new(Topic::new("t").unwrap(), Kind::Text, &vec![b'x'; bytes]);
@@ -174,7 +227,7 @@ mod tests {
     #[test]
     fn each_bound_lets_the_oldest_go() {
         fn check(last_value: bool, replay: Option<ReplayLimits>, expect: &[u64]) {
-            let mut kept = Replay::new(Retention { last_value, replay });
+            let mut kept = Replay::new(Retention { last_value, replay }, 0);
             let start = Instant::now();
             for offset in 1..=10 {
                 kept.keep(&message(offset, 100), start + Duration::from_secs(offset));
@@ -194,7 +247,7 @@ mod tests {
     #[test]
     fn the_last_value_does_not_age() {
         for last_value in [true, false] {
-            let mut kept = Replay::new(Retention { last_value, replay: limits(9, 60, 1 << 20) });
+            let mut kept = Replay::new(Retention { last_value, replay: limits(9, 60, 1 << 20) }, 0);
             let start = Instant::now();
             kept.keep(&message(1, 1), start);
             kept.keep(&message(2, 1), start);
@@ -205,7 +258,7 @@ mod tests {
 
     #[test]
     fn giving_way_spares_the_last_value_once() {
-        let mut kept = Replay::new(Retention { last_value: true, replay: limits(9, 60, 1 << 20) });
+        let mut kept = Replay::new(Retention { last_value: true, replay: limits(9, 60, 1 << 20) }, 0);
         (1..=5).for_each(|offset| kept.keep(&message(offset, 1), Instant::now()));
         kept.give_way();
         assert_eq!((offsets(&kept), kept.is_empty()), (vec![5], false));
@@ -219,9 +272,11 @@ mod tests {
         const EMPTY: std::ops::RangeInclusive<u64> = 1..=0;
         fn check(start: &Start<'_>, kept: std::ops::RangeInclusive<u64>, expect: (&[u64], Option<bool>)) {
             let head = *kept.end();
-            let mut replay = Replay::new(Retention { last_value: true, replay: limits(99, 60, 1 << 20) });
+            let mut replay = Replay::new(Retention { last_value: true, replay: limits(99, 60, 1 << 20) }, 0);
             kept.clone().for_each(|offset| replay.keep(&message(offset, 1), Instant::now()));
-            let (messages, recovered) = replay.from(start, Position { epoch: EPOCH, offset: head });
+            let node = Sequence::new(NODE, 1);
+            drop(node.take(0, 9));
+            let (messages, recovered) = replay.from(start, Position { epoch: EPOCH, offset: head }, &node);
             let offsets: Vec<u64> = messages.iter().map(|message| message.offset()).collect();
             assert_eq!((&offsets[..], recovered), expect, "{start:?}, kept {kept:?}");
         }
@@ -245,5 +300,15 @@ mod tests {
         check(&after(EPOCH, 6), 3..=5, (&[5], Some(false)));
         check(&after(EPOCH, u64::MAX), 3..=5, (&[5], Some(false)));
         check(&Start::After { epoch: "elsewhere".into(), offset: 4 }, 3..=5, (&[5], Some(false)));
+        // By the node's count, which is at 9.
+        fn since(epoch: Epoch, sequence: u64) -> Start<'static> {
+            Start::Since { epoch: epoch.to_string().into(), sequence }
+        }
+        check(&since(NODE, 9), 3..=5, (&[], Some(true)));
+        check(&since(NODE, 5), 3..=5, (&[], Some(true)));
+        check(&since(NODE, 3), 3..=5, (&[4, 5], Some(true)));
+        check(&since(NODE, 0), EMPTY, (&[], Some(true)));
+        check(&since(NODE, 10), 3..=5, (&[5], Some(false)));
+        check(&since(EPOCH, 5), 3..=5, (&[5], Some(false)));
     }
 }

@@ -21,6 +21,17 @@ impl ShardSet {
         self.0 &= !bit(shard);
     }
 
+    /// Whether `shard` is in the set.
+    pub fn contains(self, shard: usize) -> bool {
+        self.0 & bit(shard) != 0
+    }
+
+    /// The shards that are in one of the two.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether no shard is in the set.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -66,6 +77,8 @@ mod tests {
         set.remove(5);
         set.remove(6);
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 127]);
+        assert!(set.contains(127) && !set.contains(5));
+        assert_eq!(set.union([5, 127].into_iter().collect()).iter().collect::<Vec<_>>(), [0, 5, 127]);
         set.remove(0);
         set.remove(127);
         assert!(set.is_empty());
