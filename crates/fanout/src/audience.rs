@@ -3,18 +3,9 @@
 //! A pass walks the lists by index. While it does, leavers become tombstones and newcomers stand behind the end that the
 //! list had when the pass began.
 
-use fanfare_wire::{FORMATS, FormatId, Pattern, Topic};
+use fanfare_wire::{FORMATS, FormatId, Name};
 
 use crate::slow_consumer::SlowPolicy;
-
-/// What subscribers are tied to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Name {
-    /// One topic.
-    Topic(Topic),
-    /// All topics that match.
-    Pattern(Pattern),
-}
 
 #[derive(Debug)]
 pub(crate) struct Audience {
@@ -54,7 +45,7 @@ pub enum Wish {
 
 impl Wish {
     /// What holds for a subscriber with this wish, of a topic with that policy.
-    pub(crate) fn policy(self, topic: SlowPolicy) -> SlowPolicy {
+    pub fn policy(self, topic: SlowPolicy) -> SlowPolicy {
         match (self, topic) {
             (Self::AsTopic, topic) => topic,
             (Self::Queue, SlowPolicy::Conflate) => SlowPolicy::Disconnect,

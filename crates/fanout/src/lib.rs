@@ -31,7 +31,7 @@ pub mod slow_consumer;
 mod subscriber;
 mod turn;
 
-pub use audience::{Name, Wish};
+pub use audience::Wish;
 pub use known_topic::TopicSettings;
 pub use outbox::{Flushed, OutboxLimits};
 pub use pass::{Pass, Progress, Report, Sink, Written};

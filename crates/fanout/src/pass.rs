@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fanfare_wire::event::{Event, Status};
-use fanfare_wire::{FORMATS, FormatId, Message};
+use fanfare_wire::{FORMATS, FormatId, Message, Name};
 use smallvec::SmallVec;
 
-use crate::audience::{Name, Wish};
+use crate::audience::Wish;
 use crate::batch::{Batch, Batches};
 use crate::known_topic::KnownTopic;
 use crate::replay;

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_wire::{Epoch, FormatId, Pattern, Topic, Trie};
+use fanfare_wire::{Epoch, FormatId, Name, Pattern, Topic, Trie};
 use slab::Slab;
 
-use crate::audience::{Audience, Listed, Name, Wish};
+use crate::audience::{Audience, Listed, Wish};
 use crate::budget::SizeClasses;
 use crate::known_topic::{KnownTopic, TopicSettings};
 use crate::outbox::{Outbox, OutboxLimits};
@@ -214,11 +214,12 @@ impl Shard {
     /// Whether the topic reaches the subscriber already, by its name or by a pattern.
     pub fn is_covered(&self, id: SubscriberId, topic: &Topic) -> bool {
         let Some(subscriber) = self.subscriber(id) else { return false };
-        let names = subscriber.subscriptions.iter().map(|tie| &self.audiences[tie.audience as usize].name);
-        names.into_iter().any(|name| match name {
-            Name::Topic(known) => known == topic,
-            Name::Pattern(pattern) => pattern.matches(topic),
-        })
+        if subscriber.subscriptions.is_empty() {
+            return false;
+        }
+        let mut covered = self.is_subscribed(id, topic);
+        self.patterns.patterns_of(topic, |audience| covered |= subscriber.is_in(*audience));
+        covered
     }
 
     /// Unties a subscriber. `None` if it was not tied.

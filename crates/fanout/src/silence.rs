@@ -21,7 +21,7 @@ pub(crate) struct Silence {
 impl Shard {
     /// Tells the shard when a topic spoke last: `age` is what the registry knows. Returns its age if it is stale.
     pub fn note_age(&mut self, topic: &Topic, age: Option<Duration>, now: Instant) -> Option<Duration> {
-        let index = *self.by_name.get(topic)?;
+        let index = self.known(topic)?;
         let known = &mut self.topics[index as usize];
         let stale_after = known.settings.stale_after?;
         let age = age?;

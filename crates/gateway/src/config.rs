@@ -39,6 +39,7 @@ pub struct TopicRule {
     slow: Option<SlowPolicy>,
     last_value: Option<bool>,
     replay: ReplayRule,
+    stale_after: Option<Duration>,
 }
 
 /// `replay = false`, or bounds of its own.
@@ -57,6 +58,8 @@ pub struct TopicSettings {
     pub slow: SlowPolicy,
     /// What is kept for those who come later.
     pub retention: Retention,
+    /// A topic silent for longer is stale.
+    pub stale_after: Option<Duration>,
 }
 
 /// What is wrong with a configuration: one line per error.
@@ -117,6 +120,7 @@ impl Config {
                 last_value: rule.and_then(|rule| rule.last_value).unwrap_or(true),
                 replay: (!replay.off).then_some(limits),
             },
+            stale_after: rule.and_then(|rule| rule.stale_after),
         }
     }
 
@@ -218,7 +222,7 @@ impl Config {
 
 fn topic_rule(table: &Table) -> Result<TopicRule, String> {
     let (mut pattern, mut slow, mut last_value) = (None, None, None);
-    let mut replay = ReplayRule::default();
+    let (mut replay, mut stale_after) = (ReplayRule::default(), None);
     for (key, value) in table {
         match (key.as_str(), value) {
             ("match", Value::String(text)) => {
@@ -228,13 +232,18 @@ fn topic_rule(table: &Table) -> Result<TopicRule, String> {
                 slow = Some(match text.as_str() {
                     "disconnect" => SlowPolicy::Disconnect,
                     "drop-oldest" => SlowPolicy::DropOldest,
-                    _ => return Err(format!("slow: {text:?} is neither \"disconnect\" nor \"drop-oldest\"")),
+                    "conflate" => SlowPolicy::Conflate,
+                    _ => return Err(format!("slow: {text:?} is not disconnect, drop-oldest or conflate")),
                 });
             }
             ("last_value", Value::Boolean(keeps)) => last_value = Some(*keeps),
             ("replay", Value::Boolean(on)) => replay.off = !on,
             ("replay", Value::Table(table)) => {
                 replay = replay_rule(table).map_err(|error| format!("replay.{error}"))?;
+            }
+            ("stale_after", value) => {
+                let time = scalar(value).and_then(|text| units::Time(&text));
+                stale_after = Some(time.map_err(|error| format!("stale_after: {error}"))?);
             }
             ("match" | "slow", _) => return Err(format!("{key}: not a string")),
             ("last_value", _) => return Err(format!("{key}: neither true nor false")),
@@ -243,7 +252,7 @@ fn topic_rule(table: &Table) -> Result<TopicRule, String> {
         }
     }
     let pattern = pattern.ok_or("match: missing")?;
-    Ok(TopicRule { pattern, slow, last_value, replay })
+    Ok(TopicRule { pattern, slow, last_value, replay, stale_after })
 }
 
 fn replay_rule(table: &Table) -> Result<ReplayRule, String> {

@@ -24,7 +24,7 @@ pub(crate) struct Connection {
     pub(crate) closing: Cell<Option<DisconnectReason>>,
     /// The time for closing is over.
     pub(crate) expired: Cell<bool>,
-    /// A ping is out, and nothing came since.
+    /// A ping is out, and nothing came since; or a stream's socket has taken nothing since its heartbeat.
     pub(crate) awaiting_pong: Cell<bool>,
     /// The session's task.
     waker: RefCell<Option<Waker>>,

@@ -20,9 +20,15 @@ pub(crate) struct Dispatch {
 pub(crate) struct AllInboxes(pub(crate) Vec<Inbox>);
 
 impl Dispatch {
-    /// Publishes `drafts`, all to `topic`, in their order and without another message between them.
-    pub(crate) fn publish(&self, topic: &Topic, drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
-        let admitted = self.registry.admit(topic, drafts, Instant::now(), &self.inboxes)?;
+    /// Publishes `drafts`, all to `topic`, in their order and without another message between them. `lane` is the calling
+    /// worker.
+    pub(crate) fn publish(
+        &self,
+        lane: usize,
+        topic: &Topic,
+        drafts: Vec<Draft>,
+    ) -> Result<Admitted, AdmitError> {
+        let admitted = self.registry.admit(lane, topic, drafts, Instant::now(), &self.inboxes)?;
         for shard in admitted.wake.iter() {
             self.inboxes.0[shard].wake();
         }

@@ -85,21 +85,26 @@ impl Inbox {
         }
     }
 
-    /// Waits until there is something, and takes all of it in exchange for `empty`, whose memory is used again.
-    pub(crate) async fn take(&self, empty: &mut Vec<Handover>) {
-        debug_assert!(empty.is_empty());
+    /// Waits until there is something.
+    pub(crate) async fn wait(&self) {
         poll_fn(|context| {
             let mut state = self.state.lock();
             if state.queue.is_empty() {
                 state.sleeper = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            std::mem::swap(&mut state.queue, empty);
-            state.messages = state.reserved_messages;
-            state.bytes = state.reserved_bytes;
             Poll::Ready(())
         })
         .await;
+    }
+
+    /// Takes everything in exchange for `empty`, whose memory is used again.
+    pub(crate) fn take(&self, empty: &mut Vec<Handover>) {
+        debug_assert!(empty.is_empty());
+        let mut state = self.state.lock();
+        std::mem::swap(&mut state.queue, empty);
+        state.messages = state.reserved_messages;
+        state.bytes = state.reserved_bytes;
     }
 
     /// What waits now: messages and payload bytes.
@@ -145,12 +150,11 @@ mod tests {
         inbox.reserve(size(2, 2)).unwrap();
         assert!(inbox.push(vec![message()], size(1, 1)));
         let mut taken = Vec::new();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(inbox.take(&mut taken));
+        inbox.take(&mut taken);
         assert_eq!((taken.len(), inbox.depth()), (1, (2, 2)));
         assert!(inbox.push(vec![message(), message()], size(2, 2)));
         taken.clear();
-        runtime.block_on(inbox.take(&mut taken));
+        inbox.take(&mut taken);
         assert_eq!((taken[0].messages.len(), inbox.depth()), (2, (0, 0)));
     }
 }

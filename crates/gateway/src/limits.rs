@@ -73,7 +73,9 @@ macro_rules! limits {
 
 limits! {
     connections: Count = "50000", "Open connections of all kinds; one more gets 503 and is closed.";
-    subscriptions: Count = "256", "Topics of one connection; one more is refused with `limit`.";
+    subscriptions: Count = "256", "Topics and wildcards of one connection or poll; one more is refused with `limit`.";
+    patterns: Count = "10000", "Different wildcards of the process; a subscription that needs one more is refused with `limit`.";
+    wildcard_topics: Count = "10000", "Topics that a wildcard may match when it is subscribed, and that a poll may name; more are refused with `limit`.";
     topics: Count = "100000", "Topics of the process; a publish or subscription that needs one more is refused with `limit`.";
     topic_idle: Time = "1h", "A topic without subscribers and publishes for this long (up to twice) is forgotten.";
     replay_messages: Count = "1000", "Messages of one topic kept for replay; a topic rule may say otherwise.";
@@ -94,7 +96,8 @@ limits! {
     inbox_messages: Count = "16384", "Messages in one worker's inbox; a publish that finds it full gets 503.";
     inbox_bytes: Bytes = "32MiB", "Payload bytes in one worker's inbox; likewise.";
     outbox_bytes: Bytes = "64KiB", "Frame bytes waiting for one subscriber; past it the topic's slow-consumer policy decides.";
-    outbox_messages: Count = "1024", "Messages waiting for one subscriber; likewise.";
+    outbox_messages: Count = "1024", "Messages waiting for one subscriber; likewise. Of conflating topics as many again, one per key.";
+    outbox_budget: Bytes = "256MiB", "What waits in all outboxes together; past it the largest shrink first.";
     control_bytes: Bytes = "64KiB", "Answers waiting for one subscriber; past it the connection is closed (4101).";
     socket_send_bytes: Bytes = "64KiB", "SO_SNDBUF of a connection; the kernel doubles it.";
     socket_unsent_bytes: Bytes = "16KiB", "TCP_NOTSENT_LOWAT of a connection: what waits in the kernel rather than in the outbox.";
@@ -105,6 +108,10 @@ limits! {
     ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
     pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
     close_timeout: Time = "5s", "From a close frame to the end of the connection, whatever the peer does.";
+
+    poll_wait: Time = "60s", "How long a poll may wait, whatever it asks for.";
+    poll_messages: Count = "1000", "Messages in the answer to a poll, whatever it asks for.";
+    list_topics: Count = "1000", "Topics in one page of the list, whatever is asked for.";
 
     idempotency_keys: Count = "100000", "Remembered idempotency keys; the oldest is forgotten first.";
     idempotency_age: Time = "2m", "How long an idempotency key is remembered.";

@@ -3,13 +3,16 @@
 //! A ping interval is cut into ticks, and each connection belongs to the tick its slot falls on. A tick pings its
 //! connections, and looks at those whose ping is a pong timeout old. So pings are spread evenly, whatever came at once.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fanfare_fanout::SubscriberId;
+use fanfare_wire::event::Event;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::session::unix_ms;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
@@ -24,12 +27,25 @@ const TICKS_MIN: usize = 8;
 #[derive(Default)]
 pub(crate) struct Liveness {
     deadlines: VecDeque<(Instant, SubscriberId)>,
+    /// Connections that asked for a heartbeat: the next one, and the time between two.
+    beats: BinaryHeap<Reverse<(Instant, Duration, SubscriberId)>>,
 }
 
 impl Liveness {
     /// Gives up on a closing connection at `deadline`.
     pub(crate) fn expire_at(&mut self, deadline: Instant, id: SubscriberId) {
         self.deadlines.push_back((deadline, id));
+    }
+
+    /// Sends a heartbeat every `interval`, as long as there is the connection.
+    pub(crate) fn beat(&mut self, interval: Duration, id: SubscriberId) {
+        self.beats.push(Reverse((Instant::now() + interval, interval, id)));
+    }
+
+    fn due_beat(&mut self, now: Instant) -> Option<(Duration, SubscriberId)> {
+        self.beats.peek().filter(|Reverse((at, ..))| *at <= now)?;
+        let Reverse((_, interval, id)) = self.beats.pop()?;
+        Some((interval, id))
     }
 
     fn expired(&mut self, now: Instant) -> Option<SubscriberId> {
@@ -48,12 +64,41 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     let mut timer = interval(tick);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut now = 0;
+    let mut swept = Instant::now();
     loop {
         timer.tick().await;
         now = (now + 1) % ticks;
         ping(&worker, now, ticks);
         check_pongs(&worker, (now + ticks - wait) % ticks, ticks);
         expire(&worker);
+        beat(&worker);
+        worker.silence.notify_one();
+        // Those who shed are not always those who grow.
+        worker.settle();
+        if swept.elapsed() >= limits.topic_idle {
+            swept = Instant::now();
+            worker.shard.borrow_mut().sweep();
+        }
+    }
+}
+
+/// Sends the heartbeats that were asked for.
+fn beat(worker: &Worker) {
+    let now = Instant::now();
+    loop {
+        let due = worker.liveness.borrow_mut().due_beat(now);
+        let Some((interval, id)) = due else { return };
+        let connection = worker.connections.borrow().get(id).cloned();
+        let Some(connection) = connection.filter(|connection| connection.closing.get().is_none()) else {
+            continue;
+        };
+        let frame = Event::Heartbeat { time: unix_ms() }.frame();
+        let pushed = worker.shard.borrow_mut().push_control(id, frame);
+        match pushed {
+            Ok(()) => drop(worker.flush(id)),
+            Err(eviction) => worker.close(&connection, eviction.into()),
+        }
+        worker.liveness.borrow_mut().beat(interval, id);
     }
 }
 
@@ -67,7 +112,9 @@ fn ping(worker: &Worker, tick: usize, ticks: usize) {
         worker.shard.borrow_mut().push_pong(id, transport::heartbeat(format));
         worker.flush(id);
         if let Some(connection) = worker.connections.borrow().get(id) {
-            connection.awaiting_pong.set(transport::is_websocket(format));
+            // A stream's heartbeat is not answered: the socket has to take it.
+            let waits = transport::is_websocket(format) || worker.shard.borrow().is_waiting(id);
+            connection.awaiting_pong.set(waits);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use fanfare_fanout::budget::CLASSES;
 use fanfare_wire::FormatId;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
@@ -34,7 +35,7 @@ impl Counter {
         self.0.store(value, Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
@@ -64,6 +65,16 @@ impl Histogram {
     }
 }
 
+/// Bytes in outboxes, by size class.
+#[derive(Debug)]
+pub(crate) struct OutboxClasses(pub(crate) [Counter; CLASSES]);
+
+impl Default for OutboxClasses {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// One worker's counters. Aligned, so that no two workers share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -85,8 +96,14 @@ pub(crate) struct Counters {
     pub(crate) writes: Counter,
     pub(crate) dropped: Counter,
     pub(crate) blocked: Counter,
+    pub(crate) conflated: Counter,
+    pub(crate) sheds: Counter,
     pub(crate) outbox_bytes: Counter,
+    pub(crate) outbox_classes: OutboxClasses,
     pub(crate) subscribed_topics: Counter,
+    pub(crate) patterns: Counter,
+    pub(crate) polls: Counter,
+    pub(crate) waiting_polls: Counter,
     pub(crate) passes: Counter,
     pub(crate) closes: [Counter; LABELS],
     pub(crate) publish_seconds: Histogram,
@@ -99,6 +116,7 @@ impl Counters {
         match format {
             FormatId::RAW => &self.raw_connections,
             FormatId::JSON => &self.json_connections,
+            FormatId::LONG_POLL => &self.waiting_polls,
             _ => &self.stream_connections,
         }
     }
@@ -188,6 +206,18 @@ impl Page {
                 sum(|c| &c.dropped),
             ),
             counter(
+                "fanfare_conflated_messages_total",
+                "Messages that a newer one of their key replaced, for slow subscribers of conflating topics.",
+                sum(|c| &c.conflated),
+            ),
+            counter(
+                "fanfare_sheds_total",
+                "Times outboxes had to shrink because all together were past the budget.",
+                sum(|c| &c.sheds),
+            ),
+            counter("fanfare_polls_total", "Polls answered.", sum(|c| &c.polls)),
+            gauge("fanfare_waiting_polls", "Polls that wait for a message.", sum(|c| &c.waiting_polls)),
+            counter(
                 "fanfare_blocked_total",
                 "Times a subscriber's socket began to refuse bytes.",
                 sum(|c| &c.blocked),
@@ -218,6 +248,16 @@ impl Page {
                 "fanfare_subscribed_topics",
                 "Topics with subscribers, counted once per worker.",
                 sum(|c| &c.subscribed_topics),
+            ),
+            gauge(
+                "fanfare_patterns",
+                "Different wildcards with subscribers.",
+                shared.dispatch.registry.patterns() as f64,
+            ),
+            gauge(
+                "fanfare_subscribed_patterns",
+                "Wildcards with subscribers, counted once per worker.",
+                sum(|c| &c.patterns),
             ),
             gauge(
                 "fanfare_retained_bytes",

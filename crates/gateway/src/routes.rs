@@ -1,25 +1,30 @@
 //! The public paths.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fanfare_wire::command::Start;
-use fanfare_wire::{FormatId, Kind, Message, Topic};
+use fanfare_wire::{FormatId, Name, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, NATIVE_JSON};
+use crate::poll;
 use crate::publish;
+use crate::query::{Query, wanted};
 use crate::session::Endpoint;
+use crate::topics;
 use crate::transport::http_stream;
 use crate::worker::Worker;
+
+/// The longest time between two heartbeats that a client can ask for.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
 /// What a connection becomes.
 #[derive(Debug)]
@@ -60,6 +65,9 @@ pub(crate) async fn route(
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
         "/ws" => native(&worker, &upgrade, request),
+        "/events" => events(&worker, &upgrade, &request),
+        "/poll" => poll::poll(&worker, &request).await,
+        "/topics" => get_only(&request).and_then(|()| topics::list(&worker, &request)),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
         "/publish" => counted(&worker, publish::many(&worker, request)).await,
         path => match path.strip_prefix("/topics/") {
@@ -84,19 +92,25 @@ pub(crate) fn readiness(draining: bool) -> Response<Body> {
 
 /// `/topics/{topic}`
 async fn topic(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     upgrade: &UpgradeSlot,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
+    // A slash is in no topic's name.
+    let (name, info) = name.strip_suffix("/info").map_or((name, false), |name| (name, true));
     let name = percent_decode_str(name).decode_utf8();
     let name = name.map_err(|_| ApiError::from(fanfare_wire::TopicError::Character))?;
+    if info {
+        get_only(&request)?;
+        return topics::info(worker, &Topic::new(&name)?);
+    }
     if handshake::is_upgrade(&request) {
         return raw(worker, upgrade, &name, request);
     }
     match *request.method() {
         Method::POST => {
-            let split_lines = match parameter(&request, "split").as_deref() {
+            let split_lines = match Query::of(&request).get("split") {
                 None => false,
                 Some("lines") => true,
                 Some(_) => return Err(ApiError::bad_request("split can be \"lines\"")),
@@ -107,7 +121,7 @@ async fn topic(
             let topic = Topic::new(&name)?;
             match stream_format(&request) {
                 Some(format) if request.method() == Method::GET => stream(upgrade, format, topic, &request),
-                _ => last_value(worker, &topic, &request),
+                _ => topics::last_value(worker, &topic, &request).await,
             }
         }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
@@ -121,9 +135,10 @@ fn raw(
     name: &str,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    let endpoint = Topic::new(name)
-        .map_err(ApiError::from)
-        .and_then(|topic| Ok(Endpoint::Raw { topic, start: start(&request)? }));
+    let endpoint = Topic::new(name).map_err(ApiError::from).and_then(|topic| {
+        let wanted = wanted(&Name::Topic(topic.clone()), Query::of(&request).start()?);
+        Ok(Endpoint::Raw { topic, wanted })
+    });
     switch(worker, upgrade, &mut request, &[], endpoint)
 }
 
@@ -144,29 +159,58 @@ fn stream(
     topic: Topic,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
+    let start = match last_event_id(request)? {
+        Some((epoch, offset)) => Start::After { epoch: epoch.into(), offset },
+        None => Query::of(request).start()?,
+    };
+    become_stream(upgrade, format, vec![wanted(&Name::Topic(topic), start)], request)
+}
+
+/// `GET /events?topic=a&topic=b.*`
+fn events(
+    worker: &Worker,
+    upgrade: &UpgradeSlot,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    if request.method() != Method::GET {
+        return Err(ApiError::method_not_allowed("GET"));
+    }
+    let query = Query::of(request);
+    let names = query.names(worker.shared.config.limits.subscriptions)?;
+    let start = match last_event_id(request)? {
+        Some((epoch, sequence)) => Start::Since { epoch: epoch.into(), sequence },
+        None => match query.start()? {
+            Start::After { .. } => {
+                return Err(ApiError::bad_request("a stream of many topics resumes by id"));
+            }
+            start => start,
+        },
+    };
+    let wanted = names.iter().map(|name| wanted(name, start.clone())).collect();
+    become_stream(upgrade, FormatId::EVENTS, wanted, request)
+}
+
+fn become_stream(
+    upgrade: &UpgradeSlot,
+    format: FormatId,
+    wanted: Vec<fanfare_wire::command::Wanted<'static>>,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
     if request.version() != Version::HTTP_11 {
         return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
     }
-    let start = match last_event_id(request)? {
-        Some(place) => place,
-        None => start(request)?,
-    };
-    upgrade.set(Upgrade::Stream(http_stream::Request { format, topic, start }));
+    upgrade.set(Upgrade::Stream(http_stream::Request { format, wanted }));
     // It is never seen: the stream's own head goes out in its place.
     Ok(Response::new(Full::default()))
 }
 
-/// `Last-Event-ID: epoch:offset`, which browsers send when they come back, or `?last_event_id=`. An empty one is none.
-fn last_event_id(request: &Request<Incoming>) -> Result<Option<Start<'static>>, ApiError> {
-    let refuse = || ApiError::bad_request("Last-Event-ID is EPOCH:OFFSET, as the stream's ids are");
-    let id = match request.headers().get("last-event-id") {
-        Some(id) => Some(id.to_str().map_err(|_| refuse())?.to_owned()),
-        None => parameter(request, "last_event_id"),
-    };
-    let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(None) };
-    let (epoch, offset) = id.split_once(':').ok_or_else(refuse)?;
-    let offset = offset.parse().map_err(|_| refuse())?;
-    Ok(Some(Start::After { epoch: Cow::Owned(epoch.to_owned()), offset }))
+/// `Last-Event-ID`, which browsers send when they come back, or `?last_event_id=`. An empty one is none.
+fn last_event_id(request: &Request<Incoming>) -> Result<Option<(String, u64)>, ApiError> {
+    const NAME: &str = "Last-Event-ID";
+    match request.headers().get("last-event-id") {
+        Some(id) => Query::place(id.to_str().unwrap_or("?"), NAME),
+        None => Query::place(Query::of(request).get("last_event_id").unwrap_or_default(), NAME),
+    }
 }
 
 /// `GET /ws`
@@ -181,7 +225,8 @@ fn native(
             _ => ApiError::method_not_allowed("GET"),
         });
     }
-    switch(worker, upgrade, &mut request, &[NATIVE_JSON], Ok(Endpoint::Native))
+    let endpoint = heartbeat(&request).map(|heartbeat| Endpoint::Native { heartbeat });
+    switch(worker, upgrade, &mut request, &[NATIVE_JSON], endpoint)
 }
 
 fn switch(
@@ -207,63 +252,14 @@ fn switch(
     }
 }
 
-/// `from=last|live|earliest`, or `epoch=` and `offset=`.
-fn start(request: &Request<Incoming>) -> Result<Start<'static>, ApiError> {
-    let offset = parameter(request, "offset");
-    match (parameter(request, "from").as_deref(), parameter(request, "epoch"), offset) {
-        (None | Some("last"), None, None) => Ok(Start::Last),
-        (Some("live"), None, None) => Ok(Start::Live),
-        (Some("earliest"), None, None) => Ok(Start::Earliest),
-        (None, Some(epoch), Some(offset)) => match offset.parse() {
-            Ok(offset) => Ok(Start::After { epoch: Cow::Owned(epoch), offset }),
-            Err(_) => Err(ApiError::bad_request("offset is a whole number")),
-        },
-        (None, _, _) => Err(ApiError::bad_request("epoch and offset belong together")),
-        (Some("last" | "live" | "earliest"), _, _) => {
-            Err(ApiError::bad_request("from and a position exclude each other"))
-        }
-        (Some(_), _, _) => Err(ApiError::bad_request("from is last, live or earliest")),
+/// `heartbeat`, in whole seconds.
+fn heartbeat(request: &Request<Incoming>) -> Result<Option<Duration>, ApiError> {
+    let Some(seconds) = Query::of(request).number("heartbeat")? else { return Ok(None) };
+    let interval = Duration::from_secs(seconds);
+    if interval.is_zero() || interval > HEARTBEAT_MAX {
+        return Err(ApiError::bad_request("heartbeat is 1 to 60 seconds"));
     }
-}
-
-/// The retained message, as posted, under an entity tag that is its place.
-fn last_value(
-    worker: &Worker,
-    topic: &Topic,
-    request: &Request<Incoming>,
-) -> Result<Response<Body>, ApiError> {
-    let last = worker.shared.dispatch.registry.last(topic);
-    let last =
-        last.ok_or_else(|| ApiError { message: "the topic has no value".into(), ..ApiError::not_found() })?;
-    let tag = format!("\"{}:{}\"", last.epoch(), last.offset());
-    let matches =
-        |tags: &HeaderValue| tags.to_str().is_ok_and(|tags| tags.split(',').any(|known| known.trim() == tag));
-    let mut response = Response::new(Full::default());
-    if request.headers().get(IF_NONE_MATCH).is_some_and(matches) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        *response.body_mut() = payload(&last);
-        response.headers_mut().insert(CONTENT_TYPE, content_type(&last));
-    }
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(HeaderName::from_static("fanfare-offset"), HeaderValue::from(last.offset()));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(ETAG, tag);
-    }
-    Ok(response)
-}
-
-fn payload(message: &Message) -> Body {
-    Full::from(message.payload().to_vec())
-}
-
-fn content_type(message: &Message) -> HeaderValue {
-    HeaderValue::from_static(match message.kind() {
-        Kind::Json => "application/json",
-        Kind::Text => "text/plain; charset=utf-8",
-        Kind::Binary => "application/octet-stream",
-    })
+    Ok(Some(interval))
 }
 
 /// Runs a publish, and counts it and its time.
@@ -294,11 +290,4 @@ fn get_only<B>(request: &Request<B>) -> Result<(), ApiError> {
         Method::GET | Method::HEAD => Ok(()),
         _ => Err(ApiError::method_not_allowed("GET, HEAD")),
     }
-}
-
-/// The first parameter of that name in the query.
-fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
-    let query = request.uri().query()?;
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }

@@ -45,6 +45,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What waits in all outboxes, as of each worker's last step.
+    pub(crate) fn outbox_bytes(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.outbox_bytes.read()).sum()
+    }
+
     /// Whether a signal to end has come.
     pub(crate) fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Grace
@@ -135,8 +140,13 @@ async fn sweep(shared: Arc<Shared>) {
 }
 
 fn registry(config: &Config) -> Registry {
-    let limits =
-        RegistryLimits { topics_max: config.limits.topics, retained_bytes_max: config.limits.retained_bytes };
+    let limits = RegistryLimits {
+        topics_max: config.limits.topics,
+        retained_bytes_max: config.limits.retained_bytes,
+        lanes: config.workers,
+        wildcard_topics_max: config.limits.wildcard_topics,
+        patterns_max: config.limits.patterns,
+    };
     let rules = config.clone();
     Registry::new(limits, move |topic| rules.settings(topic).retention)
 }

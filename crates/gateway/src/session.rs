@@ -4,17 +4,16 @@
 //! drives it.
 
 use std::borrow::Cow;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fanfare_fanout::{SlowPolicy, SubscribeError};
-use fanfare_registry::JoinError;
-use fanfare_wire::command::{self, Command, Start, Wanted};
+use fanfare_wire::command::{self, Command, Wanted};
 use fanfare_wire::event::{ErrorCode, Event, Refusal, Subscribed};
 use fanfare_wire::websocket::{self, OpCode, frame};
-use fanfare_wire::{Draft, FormatId, Kind, Topic, envelope};
+use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
 use crate::connection::Connection;
 use crate::error::ApiError;
+use crate::subscribe;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::{Worker, client_name};
 
@@ -22,16 +21,16 @@ use crate::worker::{Worker, client_name};
 #[derive(Debug, Clone)]
 pub(crate) enum Endpoint {
     /// `/topics/{topic}`: payloads as posted, one topic.
-    Raw { topic: Topic, start: Start<'static> },
-    /// `/ws`: native JSON, many topics.
-    Native,
+    Raw { topic: Topic, wanted: Wanted<'static> },
+    /// `/ws`: native JSON, many topics; now and then a heartbeat, if it is asked for.
+    Native { heartbeat: Option<Duration> },
 }
 
 impl Endpoint {
     pub(crate) fn format(&self) -> FormatId {
         match self {
             Self::Raw { .. } => FormatId::RAW,
-            Self::Native => FormatId::JSON,
+            Self::Native { .. } => FormatId::JSON,
         }
     }
 }
@@ -52,10 +51,19 @@ impl Session {
     /// The first frames.
     pub(crate) fn open(&self, worker: &Worker, connection: &Connection) -> End {
         match &self.endpoint {
-            Endpoint::Raw { topic, start } => {
-                subscribe_one(worker, connection, topic, start).map_err(|_| DisconnectReason::Refused)
+            Endpoint::Raw { wanted, .. } => {
+                let begun = subscribe::subscribe(worker, connection.id, wanted);
+                let begun = begun.map_err(|_| DisconnectReason::Refused)?;
+                if begun.recovered == Some(false) {
+                    // The format has no words for what is lost.
+                    return Err(DisconnectReason::Gap);
+                }
+                Ok(worker.shard.borrow_mut().replay(connection.id, begun.beginnings)?)
             }
-            Endpoint::Native => {
+            Endpoint::Native { heartbeat } => {
+                if let Some(interval) = heartbeat {
+                    worker.liveness.borrow_mut().beat(*interval, connection.id);
+                }
                 let limits = &worker.shared.config.limits;
                 let client = client_name(worker.index, connection.id);
                 let (ping, max_message) = (limits.ping_interval.as_secs(), limits.message_bytes);
@@ -81,8 +89,8 @@ impl Session {
             (websocket::Event::Close(close), _) => {
                 Err(DisconnectReason::PeerClosed(close.map(|(code, _)| code)))
             }
-            (websocket::Event::Text(text), Endpoint::Native) => native(worker, connection, text),
-            (websocket::Event::Binary(_), Endpoint::Native) => Err(DisconnectReason::WrongType),
+            (websocket::Event::Text(text), Endpoint::Native { .. }) => native(worker, connection, text),
+            (websocket::Event::Binary(_), Endpoint::Native { .. }) => Err(DisconnectReason::WrongType),
             (websocket::Event::Text(text), Endpoint::Raw { topic, .. }) => {
                 publish_raw(worker, topic, Kind::Text, text.as_bytes())
             }
@@ -94,28 +102,6 @@ impl Session {
 }
 
 // === raw ===
-
-/// Subscribes a connection that has one topic and no acknowledgement.
-pub(crate) fn subscribe_one(
-    worker: &Worker,
-    connection: &Connection,
-    topic: &Topic,
-    start: &Start<'_>,
-) -> Result<(), JoinError> {
-    // Asked before interest is registered: a shard without the subscriber must not keep it.
-    if worker.shard.borrow().may_subscribe(connection.id, topic).is_err() {
-        return Ok(());
-    }
-    let joined = worker.shared.dispatch.registry.join(topic, worker.index, start, Instant::now())?;
-    let policy = worker.shared.config.settings(topic).slow;
-    let offset = joined.position.offset;
-    let subscribed = worker.shard.borrow_mut().subscribe(connection.id, topic, policy, offset);
-    debug_assert_eq!(subscribed, Ok(true));
-    let replayed = worker.shard.borrow_mut().replay(connection.id, joined.replay);
-    debug_assert_eq!(replayed, Ok(()), "it is the connection's only one");
-    worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);
-    Ok(())
-}
 
 /// A data frame on a topic's own WebSocket is published to it. The format has no way to say that it was not: the
 /// connection ends with a code that says try again.
@@ -165,13 +151,13 @@ fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: 
         let message = format!("at most {max} topics in one request");
         return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });
     }
-    let mut replays = Vec::new();
+    let mut beginnings = Vec::new();
     let mut results = Vec::with_capacity(topics.len());
     for wanted in topics {
-        results.push(match join(worker, connection, wanted) {
-            Ok((accepted, replay)) => {
-                replays.push(replay);
-                accepted
+        results.push(match subscribe::subscribe(worker, connection.id, wanted) {
+            Ok(begun) => {
+                beginnings.push(begun.beginnings);
+                begun.acknowledgement
             }
             Err((code, message)) => {
                 let topic = clipped(&wanted.topic);
@@ -180,66 +166,19 @@ fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: 
         });
     }
     answer(worker, connection, &Event::Subscribed { id, topics: results })?;
-    for replay in replays {
-        worker.shard.borrow_mut().replay(connection.id, replay)?;
+    for topics in beginnings {
+        worker.shard.borrow_mut().replay(connection.id, topics)?;
     }
-    worker.counters().subscribed_topics.set(worker.shard.borrow().topics() as u64);
     Ok(())
-}
-
-type Joining<'a> = (Subscribed<'a>, Vec<std::sync::Arc<fanfare_wire::Message>>);
-
-fn join<'a>(
-    worker: &Worker,
-    connection: &Connection,
-    wanted: &'a Wanted<'_>,
-) -> Result<Joining<'a>, (ErrorCode, &'static str)> {
-    let topic = Topic::new(&wanted.topic).map_err(|error| (ErrorCode::BadTopic, topic_advice(error)))?;
-    let mut shard = worker.shard.borrow_mut();
-    shard.may_subscribe(connection.id, &topic).map_err(|error| match error {
-        SubscribeError::TooMany => (ErrorCode::Limit, "the connection has as many subscriptions as it may"),
-        SubscribeError::Closing => (ErrorCode::Unavailable, "the connection is closing"),
-    })?;
-    let joined = worker.shared.dispatch.registry.join(&topic, worker.index, &wanted.start, Instant::now());
-    let mut joined = joined
-        .map_err(|JoinError::TooManyTopics| (ErrorCode::Limit, "the gateway has as many topics as it may"))?;
-    let settings = worker.shared.config.settings(&topic);
-    let new = shard.subscribe(connection.id, &topic, settings.slow, joined.position.offset).unwrap_or(false);
-    if !new {
-        // A connection gets one copy of a topic: a second subscription is acknowledged and replays nothing.
-        joined.replay.clear();
-    }
-    let accepted = Subscribed::Accepted {
-        topic: &wanted.topic,
-        epoch: joined.position.epoch,
-        offset: joined.position.offset,
-        recovered: joined.recovered,
-        replay: joined.replay.len(),
-        policy: (settings.slow == SlowPolicy::DropOldest).then_some("drop-oldest"),
-    };
-    Ok((accepted, joined.replay))
-}
-
-fn topic_advice(error: fanfare_wire::TopicError) -> &'static str {
-    use fanfare_wire::TopicError;
-    match error {
-        TopicError::Length => "a topic name has 1 to 200 bytes",
-        TopicError::Character => "a topic name consists of A-Z a-z 0-9 and _ = @ , . ; : ! -",
-        TopicError::EmptySegment => "a topic name has no empty segment",
-        TopicError::Wildcard => "wildcards are not supported here",
-    }
 }
 
 fn unsubscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Cow<'_, str>]) -> End {
     let mut ended = Vec::new();
-    for name in topics {
-        let Ok(topic) = Topic::new(name) else { continue };
-        let last = worker.shard.borrow_mut().unsubscribe(connection.id, &topic);
-        if let Some(last) = last {
-            ended.push(&**name);
-            if last {
-                worker.leave(&[topic]);
-            }
+    for topic in topics {
+        let Ok(name) = Name::parse(topic) else { continue };
+        if let Some(end) = subscribe::unsubscribe(worker, connection.id, &name) {
+            end?;
+            ended.push(&**topic);
         }
     }
     answer(worker, connection, &Event::Unsubscribed { id, topics: ended })

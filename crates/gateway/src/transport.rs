@@ -3,10 +3,12 @@
 //! | transport | formats | liveness | the last frame |
 //! |---|---|---|---|
 //! | WebSocket | raw, json | ping and pong | a close frame with code and reason |
-//! | HTTP stream | event_stream, ndjson | a heartbeat that nobody answers; TCP sees a dead peer | the last chunk |
+//! | HTTP stream | event_stream, events, ndjson | a heartbeat that the socket has to take | the last chunk |
+//! | long poll | long_poll | the request's own timeout | the answer |
 
 pub(crate) mod disconnect;
 pub(crate) mod http_stream;
+pub(crate) mod long_poll;
 pub(crate) mod websocket;
 
 use std::task::{Context, Poll};
@@ -39,7 +41,7 @@ pub(crate) fn last_frame(format: FormatId, reason: DisconnectReason) -> Bytes {
 pub(crate) fn heartbeat(format: FormatId) -> Bytes {
     match format {
         // A comment line without a blank one: some clients make an event of that.
-        FormatId::EVENT_STREAM => Bytes::from_static(b"2\r\n:\n\r\n"),
+        FormatId::EVENT_STREAM | FormatId::EVENTS => Bytes::from_static(b"2\r\n:\n\r\n"),
         // An empty line, which readers of lines of JSON pass over.
         FormatId::NDJSON => Bytes::from_static(b"1\r\n\n\r\n"),
         // Final, ping, no payload.
@@ -54,6 +56,10 @@ pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &
             Poll::Pending => return true,
             Poll::Ready(Err(_)) => return false,
             Poll::Ready(Ok(())) => {}
+        }
+        if !is_websocket(connection.format) {
+            // It takes bytes: as good as a pong.
+            connection.awaiting_pong.set(false);
         }
         match worker.flush(connection.id) {
             Flushed::Empty => break,

@@ -4,17 +4,23 @@
 //! shard through the methods here, each of which borrows it for as long as it runs and never across an await.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanfare_fanout::{Flushed, OutboxLimits, Progress, Report, Shard, ShardLimits, SubscriberId};
+use fanfare_fanout::budget::SizeClasses;
+use fanfare_fanout::{
+    Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits, SubscriberId, TopicSettings,
+};
 use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
 use fanfare_wire::{Draft, FormatId, Topic};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{spawn_local, yield_now};
+use tokio::time::sleep_until;
 
 use crate::accept;
 use crate::connection::{Connection, Connections, Permit};
@@ -23,6 +29,7 @@ use crate::inbox::Handover;
 use crate::liveness::{self, Liveness};
 use crate::metrics::Counters;
 use crate::server::Shared;
+use crate::subscribe;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
 use crate::writer::InlineWriter;
@@ -44,6 +51,12 @@ pub(crate) struct Worker {
     /// Bytes just read, until they are parsed.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     report: RefCell<Report>,
+    /// Polls that wait for a message.
+    pub(crate) polls: RefCell<HashMap<SubscriberId, Rc<Notify>, ahash::RandomState>>,
+    /// Somebody has just subscribed with a pace.
+    pub(crate) paced: Notify,
+    /// Topics may have become stale.
+    pub(crate) silence: Notify,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
     /// Nothing is left to do.
@@ -58,7 +71,12 @@ impl Worker {
             messages_max: limits.outbox_messages,
             control_bytes_max: limits.control_bytes,
         };
-        let shard = Shard::new(ShardLimits { outbox, subscriptions_max: limits.subscriptions });
+        let limits = ShardLimits { outbox, subscriptions_max: limits.subscriptions };
+        let rules = Arc::clone(&shared);
+        let shard = Shard::new(limits, shared.dispatch.registry.epoch(), move |topic| {
+            let settings = rules.config.settings(topic);
+            TopicSettings { policy: settings.slow, stale_after: settings.stale_after }
+        });
         Rc::new(Self {
             index,
             shard: RefCell::new(shard),
@@ -66,6 +84,9 @@ impl Worker {
             liveness: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             report: RefCell::default(),
+            polls: RefCell::default(),
+            paced: Notify::new(),
+            silence: Notify::new(),
             open: Cell::new(0),
             finished: Notify::new(),
             shared,
@@ -78,38 +99,54 @@ impl Worker {
         spawn_local(accept::run(Rc::clone(&self), listener));
         spawn_local(liveness::run(Rc::clone(&self)));
         spawn_local(drain::run(Rc::clone(&self)));
+        spawn_local(pace(Rc::clone(&self)));
         let inbox = &self.shared.dispatch.inboxes.0[self.index];
         let mut batch = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                () = inbox.take(&mut batch) => self.fan_out(&mut batch).await,
+                () = inbox.wait() => {
+                    // Read before: what is handed over up to there is in the inbox.
+                    let through = self.shared.dispatch.registry.watermark();
+                    inbox.take(&mut batch);
+                    self.fan_out(through, &mut batch).await;
+                }
+                () = self.silence.notified() => {
+                    let pass = self.shard.borrow_mut().begin_silence(Instant::now());
+                    if let Some(pass) = pass {
+                        self.carry_out(pass).await;
+                    }
+                }
                 () = self.finished.notified() => return Ok(()),
             }
         }
     }
 
     /// One fan-out pass.
-    async fn fan_out(&self, batch: &mut Vec<Handover>) {
+    async fn fan_out(&self, through: u64, batch: &mut Vec<Handover>) {
         let oldest = batch.first().map(|handover| handover.admitted);
         let messages = batch.drain(..).flat_map(|handover| handover.messages);
-        let mut pass = self.shard.borrow_mut().begin(messages);
+        let pass = self.shard.borrow_mut().begin(Instant::now(), through, messages);
+        self.carry_out(pass).await;
+        self.counters().passes.add(1);
+        if let Some(oldest) = oldest {
+            self.counters().fanout_seconds.observe(oldest.elapsed());
+        }
+    }
+
+    async fn carry_out(&self, mut pass: Pass) {
         loop {
-            let progress = {
-                let connections = self.connections.borrow();
-                let mut writer = InlineWriter { connections: &connections };
-                let report = &mut self.report.borrow_mut();
-                self.shard.borrow_mut().deliver(&mut pass, SOCKETS_PER_STEP, &mut writer, report)
-            };
+            let progress = self.with_writer(|shard, writer, report| {
+                shard.deliver(&mut pass, SOCKETS_PER_STEP, writer, report)
+            });
             self.settle();
             if progress == Progress::Done {
                 break;
             }
             yield_now().await;
         }
-        self.counters().passes.add(1);
-        if let Some(oldest) = oldest {
-            self.counters().fanout_seconds.observe(oldest.elapsed());
+        if self.shard.borrow().next_release().is_some() {
+            self.paced.notify_one();
         }
     }
 
@@ -123,7 +160,7 @@ impl Worker {
     pub(crate) fn publish(&self, topic: &Topic, drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
         let messages = drafts.len() as u64;
         let bytes = drafts.iter().map(|draft| draft.payload_bytes() as u64).sum();
-        let admitted = self.shared.dispatch.publish(topic, drafts)?;
+        let admitted = self.shared.dispatch.publish(self.index, topic, drafts)?;
         self.counters().messages.add(messages);
         self.counters().message_bytes.add(bytes);
         Ok(admitted)
@@ -211,8 +248,17 @@ impl Worker {
         counters.delivery_bytes.add(std::mem::take(&mut report.bytes));
         counters.writes.add(std::mem::take(&mut report.writes));
         counters.dropped.add(std::mem::take(&mut report.dropped));
+        counters.conflated.add(std::mem::take(&mut report.conflated));
         counters.blocked.add(report.blocked.len() as u64);
-        counters.outbox_bytes.set(self.shard.borrow().outbox_bytes() as u64);
+        self.count_outboxes();
+        if self.shared.outbox_bytes() > self.shared.config.limits.outbox_budget as u64 {
+            self.shed(&mut report);
+        }
+        for id in report.woken.drain(..) {
+            if let Some(poll) = self.polls.borrow().get(&id) {
+                poll.notify_one();
+            }
+        }
         for id in report.blocked.drain(..) {
             if let Some(connection) = self.connections.borrow().get(id) {
                 // Its task waits for writability from now on.
@@ -232,15 +278,59 @@ impl Worker {
         }
     }
 
-    /// Takes back this shard's interest in topics that lost their last subscriber here.
-    pub(crate) fn leave(&self, topics: &[Topic]) {
-        for topic in topics {
-            self.shared.dispatch.registry.leave(topic, self.index);
+    /// Makes the largest outboxes of the process smaller, those that are this worker's.
+    fn shed(&self, report: &mut Report) {
+        let mut classes = SizeClasses::default();
+        for counters in &self.shared.counters {
+            for (sum, class) in classes.0.iter_mut().zip(&counters.outbox_classes.0) {
+                *sum += class.read() as usize;
+            }
         }
+        if let Some(bytes) = classes.size_to_shrink_to(self.shared.config.limits.outbox_budget) {
+            let before = (report.dropped, report.evicted.len());
+            self.shard.borrow_mut().shed(bytes, report);
+            if (report.dropped, report.evicted.len()) != before {
+                self.counters().sheds.add(1);
+            }
+            self.count_outboxes();
+        }
+    }
+
+    /// Publishes how much waits, for the scrape and for the other workers.
+    fn count_outboxes(&self) {
+        let shard = self.shard.borrow();
+        let (counters, bytes) = (self.counters(), shard.outbox_bytes() as u64);
+        if bytes > 0 || counters.outbox_bytes.read() > 0 {
+            counters.outbox_bytes.set(bytes);
+            for (counter, class) in counters.outbox_classes.0.iter().zip(shard.outboxes().0) {
+                counter.set(class as u64);
+            }
+        }
+    }
+
+    /// Takes back what ended subscriptions wanted of the registry.
+    pub(crate) fn leave(&self, ties: &[Left]) {
+        subscribe::leave(self, ties);
         let shard = self.shard.borrow();
         self.counters().subscribed_topics.set(shard.topics() as u64);
+        self.counters().patterns.set(shard.patterns() as u64);
+        drop(shard);
         // Whoever leaves by closing leaves an outbox behind, too.
-        self.counters().outbox_bytes.set(shard.outbox_bytes() as u64);
+        self.count_outboxes();
+    }
+}
+
+/// Sends on what is held back for subscribers with a pace, when its time has come.
+async fn pace(worker: Rc<Worker>) {
+    loop {
+        let next = worker.shard.borrow().next_release();
+        tokio::select! {
+            () = async { if let Some(at) = next { sleep_until(at.into()).await } else { pending().await } } => {}
+            // Another time may have become the next.
+            () = worker.paced.notified() => {}
+        }
+        worker.with_writer(|shard, writer, report| shard.release_held(Instant::now(), writer, report));
+        worker.settle();
     }
 }
 

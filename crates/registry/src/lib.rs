@@ -28,7 +28,7 @@ mod shard_set;
 pub use describe::{Info, Last};
 pub use entry::{Admitted, Joined};
 pub use inboxes::{BatchSize, InboxFull, Inboxes};
-pub use poll::{Polled, Selected};
+pub use poll::Polled;
 pub use registry::{AdmitError, JoinError, Registry, RegistryLimits};
 pub use replay::{ReplayLimits, Retention};
 pub use shard_set::ShardSet;

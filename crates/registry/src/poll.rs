@@ -9,19 +9,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanfare_wire::{Message, Pattern, Topic};
+use fanfare_wire::{Message, Name, Topic};
 
 use crate::entry::Entry;
 use crate::registry::{JoinError, Registry};
-
-/// Something a poll asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selected {
-    /// A topic, which need not be there.
-    Topic(Topic),
-    /// All topics it matches now.
-    Pattern(Pattern),
-}
 
 /// What a poll brings.
 #[derive(Debug)]
@@ -46,7 +37,7 @@ impl Registry {
     /// [`wildcard_topics_max`](crate::RegistryLimits::wildcard_topics_max) topics are selected.
     pub fn since(
         &self,
-        selection: &[Selected],
+        selection: &[Name],
         cursor: Option<(&str, u64)>,
         max: usize,
         now: Instant,
@@ -55,7 +46,7 @@ impl Registry {
         let topics = self.selected(selection)?;
         let seen = cursor.filter(|(epoch, seen)| epoch.parse() == Ok(self.epoch()) && *seen <= through);
         if let Some((_, seen)) = seen {
-            let patterns = selection.iter().any(|selected| matches!(selected, Selected::Pattern(_)));
+            let patterns = selection.iter().any(|selected| matches!(selected, Name::Pattern(_)));
             // A forgotten topic may have matched.
             let forgotten = patterns && seen < self.forgotten_through();
             let missed = (!forgotten).then(|| self.missed(&topics, seen, through, max, now));
@@ -67,15 +58,15 @@ impl Registry {
         Ok(Polled { messages, sequence: through, gap: cursor.is_some() })
     }
 
-    fn selected(&self, selection: &[Selected]) -> Result<Topics, JoinError> {
+    fn selected(&self, selection: &[Name]) -> Result<Topics, JoinError> {
         let max = self.limits.wildcard_topics_max;
         let mut topics = Topics::new();
         for selected in selection {
             match selected {
-                Selected::Topic(topic) => {
+                Name::Topic(topic) => {
                     topics.insert(topic.clone(), true);
                 }
-                Selected::Pattern(pattern) => self.index.lock().matching(pattern, None, |topic| {
+                Name::Pattern(pattern) => self.index.lock().matching(pattern, None, |topic| {
                     topics.entry(topic.clone()).or_insert(false);
                     if topics.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 }),

@@ -54,7 +54,7 @@ pub enum Command<'a> {
 }
 
 /// One topic of a `subscribe`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted<'a> {
     /// Topic name or pattern, not checked yet.
     pub topic: Cow<'a, str>,

@@ -171,8 +171,11 @@ pub struct Refusal<'a> {
 pub enum GapReason {
     /// The subscriber did not read fast enough.
     Slow,
-    /// All outboxes together were past their bound, and this one was among the largest.
+    /// The server let go of them: they are no more kept for replay, or all outboxes together were past their bound and this
+    /// one was among the largest.
     Evicted,
+    /// The place that the client named is of another count: this one began anew.
+    Reset,
 }
 
 /// Whether a topic speaks as often as it should.

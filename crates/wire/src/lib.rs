@@ -20,7 +20,7 @@ pub mod websocket;
 
 pub use format::{FORMATS, FormatId, WireFormat};
 pub use message::{Draft, Kind, Message, PayloadError};
-pub use pattern::Pattern;
+pub use pattern::{Name, Pattern};
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError};
 pub use trie::Trie;

@@ -52,6 +52,42 @@ impl Pattern {
     }
 }
 
+/// What a client asks for: one topic by its name, or all that match.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// One topic.
+    Topic(Topic),
+    /// All topics that match.
+    Pattern(Pattern),
+}
+
+impl Name {
+    /// Reads a topic name, or a pattern if there is a wildcard in it.
+    pub fn parse(name: &str) -> Result<Self, TopicError> {
+        if name.contains(['*', '>']) {
+            Pattern::new(name).map(Self::Pattern)
+        } else {
+            Topic::new(name).map(Self::Topic)
+        }
+    }
+
+    /// The name as it was written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Topic(topic) => topic.as_str(),
+            Self::Pattern(pattern) => pattern.as_str(),
+        }
+    }
+
+    /// Whether `topic` is meant.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        match self {
+            Self::Topic(name) => name == topic,
+            Self::Pattern(pattern) => pattern.matches(topic),
+        }
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

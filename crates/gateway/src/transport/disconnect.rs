@@ -20,7 +20,9 @@ pub(crate) enum DisconnectReason {
     SlowConsumer,
     /// Messages were dropped, and the format cannot say which.
     Gap,
-    /// A ping stayed unanswered.
+    /// All outboxes together were past their budget, and this one was among the largest.
+    Budget,
+    /// A ping stayed unanswered, or a stream's socket took nothing for as long.
     NoPong,
     /// The server leaves.
     Draining,
@@ -30,7 +32,7 @@ pub(crate) enum DisconnectReason {
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 11] = [
+pub(crate) const ALL_LABELS: [&str; 12] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -42,6 +44,7 @@ pub(crate) const ALL_LABELS: [&str; 11] = [
     "gap",
     "no_pong",
     "draining",
+    "budget",
 ];
 
 impl DisconnectReason {
@@ -53,7 +56,7 @@ impl DisconnectReason {
             Self::Fault(fault) => fault.close_code(),
             Self::WrongType => CloseCode::UNSUPPORTED_DATA,
             Self::Refused => CloseCode::TRY_AGAIN_LATER,
-            Self::SlowConsumer => CloseCode(4101),
+            Self::SlowConsumer | Self::Budget => CloseCode(4101),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
             Self::Draining if native => CloseCode(4200),
@@ -69,6 +72,7 @@ impl DisconnectReason {
             Self::WrongType => "only text frames are read here".into(),
             Self::Refused => "the message could not be published".into(),
             Self::SlowConsumer => "slow consumer".into(),
+            Self::Budget => "slow consumer: the server is short of memory".into(),
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
             Self::Draining => "draining".into(),
@@ -96,6 +100,7 @@ impl DisconnectReason {
             Self::Gap => 8,
             Self::NoPong => 9,
             Self::Draining => 10,
+            Self::Budget => 11,
         }
     }
 
@@ -110,6 +115,7 @@ impl From<Eviction> for DisconnectReason {
         match eviction {
             Eviction::SlowConsumer => Self::SlowConsumer,
             Eviction::Gap => Self::Gap,
+            Eviction::Budget => Self::Budget,
             Eviction::PeerGone => Self::PeerGone,
         }
     }

@@ -8,30 +8,35 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare_wire::FormatId;
-use fanfare_wire::command::Start;
-use fanfare_wire::{Topic, chunk};
+use fanfare_fanout::Beginning;
+use fanfare_wire::command::{Start, Wanted};
+use fanfare_wire::event::{Event, GapReason, Refusal, Subscribed};
+use fanfare_wire::{FormatId, Position, Topic, chunk};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
 use crate::connection::{Connection, Permit};
-use crate::session;
+use crate::subscribe;
 use crate::worker::Worker;
 
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) format: FormatId,
-    pub(crate) topic: Topic,
-    pub(crate) start: Start<'static>,
+    /// Topics and wildcards, checked already. Formats of one topic have one.
+    pub(crate) wanted: Vec<Wanted<'static>>,
 }
 
 /// Runs a stream to its end.
 pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) {
     let connection = worker.connect(stream, request.format, permit);
-    if let Err(reason) = open(&worker, &connection, &request) {
+    let opened = match request.format {
+        FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
+        _ => open_one(&worker, &connection, &request.wanted),
+    };
+    if let Err(reason) = opened {
         worker.close(&connection, reason);
     }
     drop(request);
@@ -40,26 +45,78 @@ pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request,
     worker.disconnect(&connection, reason);
 }
 
-/// The response's head, the first bytes, and the subscription.
-fn open(worker: &Worker, connection: &Connection, request: &Request) -> Result<(), DisconnectReason> {
-    let head = head(request.format);
-    worker.shard.borrow_mut().push_control(connection.id, head)?;
-    session::subscribe_one(worker, connection, &request.topic, &request.start)
-        .map_err(|_| DisconnectReason::Refused)
+/// A stream of one topic: messages name their place, and nothing else is said unless something is lost.
+fn open_one(worker: &Worker, connection: &Connection, wanted: &[Wanted<'_>]) -> Result<(), DisconnectReason> {
+    let Some(wanted) = wanted.first() else { return Ok(()) };
+    let mut head = head(connection.format);
+    let begun = subscribe::subscribe(worker, connection.id, wanted).map_err(|_| DisconnectReason::Refused)?;
+    if let (Some(false), Some(position)) = (begun.recovered, begun.position)
+        && let Some(gap) = gap(connection.format, &begun.beginnings, position, &wanted.start)
+    {
+        head.extend_from_slice(&gap);
+    }
+    worker.shard.borrow_mut().push_control(connection.id, head.into())?;
+    Ok(worker.shard.borrow_mut().replay(connection.id, begun.beginnings)?)
+}
+
+/// A stream of many topics: begins with what a native client is told, and from where on it can be resumed.
+fn open_many(
+    worker: &Worker,
+    connection: &Connection,
+    wanted: &[Wanted<'_>],
+) -> Result<(), DisconnectReason> {
+    let format = connection.format.format();
+    let registry = &worker.shared.dispatch.registry;
+    // Read before the first place is: what comes later is replayed, or comes live.
+    let through = registry.watermark();
+    let (mut topics, mut beginnings) = (Vec::new(), Vec::new());
+    for wanted in wanted {
+        match subscribe::subscribe(worker, connection.id, wanted) {
+            Ok(begun) => {
+                topics.push(begun.acknowledgement);
+                beginnings.extend(begun.beginnings);
+            }
+            Err((code, message)) => {
+                topics.push(Subscribed::Refused { topic: &wanted.topic, error: Refusal { code, message } });
+            }
+        }
+    }
+    let mut head = head(connection.format);
+    head.extend(format.mark(registry.epoch(), through).unwrap_or_default());
+    head.extend(format.event(&Event::Subscribed { id: None, topics }).unwrap_or_default());
+    worker.shard.borrow_mut().push_control(connection.id, head.into())?;
+    Ok(worker.shard.borrow_mut().replay(connection.id, beginnings)?)
 }
 
 /// Everything before the first message: no proxy may keep, change or hold back what follows.
-fn head(format: FormatId) -> Bytes {
+fn head(format: FormatId) -> Vec<u8> {
     let (content_type, first) = match format {
         // Browsers wait two seconds before they come back; the comment makes the stream's start visible at once.
-        FormatId::EVENT_STREAM => ("text/event-stream", &b"retry: 2000\n:ok\n"[..]),
+        FormatId::EVENT_STREAM | FormatId::EVENTS => ("text/event-stream", &b"retry: 2000\n:ok\n"[..]),
         _ => ("application/x-ndjson", &b"\n"[..]),
     };
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache, no-transform\r\n\
          x-accel-buffering: no\r\naccess-control-allow-origin: *\r\ntransfer-encoding: chunked\r\n\r\n"
     );
-    [head.as_bytes(), &chunk::chunk(first)].concat().into()
+    [head.as_bytes(), &chunk::chunk(first)].concat()
+}
+
+/// Says what a client that named a place does not get. In another epoch that begins with the first message.
+fn gap(format: FormatId, beginnings: &[Beginning], head: Position, start: &Start<'_>) -> Option<Bytes> {
+    let beginning = beginnings.first()?;
+    let topic: &Topic = &beginning.topic;
+    let Position { epoch, offset } = head;
+    let (from, reason) = match start {
+        Start::After { epoch: known, offset: seen } if known.parse() == Ok(epoch) && *seen < offset => {
+            (seen + 1, GapReason::Evicted)
+        }
+        _ => (1, GapReason::Reset),
+    };
+    let to = beginning.messages.first().map_or(offset, |first| first.offset() - 1);
+    // A count that has just begun anew may have lost nothing; the client still has to forget the old one.
+    let to = to.max(from - 1);
+    format.format().event(&Event::Gap { topic, epoch, from, to, reason })
 }
 
 fn poll(

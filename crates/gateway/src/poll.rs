@@ -1,0 +1,113 @@
+//! `GET /poll`: messages of many topics, taken with a cursor that misses nothing.
+//!
+//! ```text
+//!   GET /poll?topic=a&topic=b.*&cursor=k3x9wm0q:70211&wait=25
+//!   200 {"cursor":"k3x9wm0q:70218","gap":false,"messages":[…]}
+//! ```
+//! `wait=0` is interval polling: the answer comes at once. Else it waits until there is something.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use fanfare_registry::{JoinError, Polled};
+use fanfare_wire::{FormatId, Name};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::timeout_at;
+
+use crate::drain::Phase;
+use crate::error::{ApiError, Body};
+use crate::query::Query;
+use crate::subscribe::{self, Refusal};
+use crate::transport::long_poll::Waiter;
+use crate::worker::Worker;
+
+/// `GET /poll`
+pub(crate) async fn poll(
+    worker: &Rc<Worker>,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    if request.method() != Method::GET {
+        return Err(ApiError::method_not_allowed("GET"));
+    }
+    let limits = &worker.shared.config.limits;
+    let query = Query::of(request);
+    let names = query.names(limits.subscriptions)?;
+    let cursor = Query::place(query.get("cursor").unwrap_or_default(), "cursor")?;
+    let (max, wait) = (query.max(limits.poll_messages)?, query.wait(limits.poll_wait)?);
+    let read = || {
+        let cursor = cursor.as_ref().map(|(epoch, sequence)| (epoch.as_str(), *sequence));
+        worker.shared.dispatch.registry.since(&names, cursor, max, Instant::now())
+    };
+    let has_news = |polled: &Polled| cursor.is_none() || polled.gap || !polled.messages.is_empty();
+    let refused = |error: JoinError| refusal(subscribe::join_refusal(error));
+    let polled = read().map_err(refused)?;
+    let polled = if wait.is_zero() || has_news(&polled) {
+        polled
+    } else {
+        wait_for(worker, &names, wait, || {
+            let polled = read().map_err(refused)?;
+            Ok(has_news(&polled).then_some(polled))
+        })
+        .await?
+        // What has come without being asked for moves the cursor all the same.
+        .map_or_else(|| read().map_err(refused), Ok)?
+    };
+    worker.counters().polls.add(1);
+    Ok(response(worker, &polled))
+}
+
+/// Reads until there is something, at the latest until `wait` is over or the drain closes connections.
+pub(crate) async fn wait_for<T>(
+    worker: &Rc<Worker>,
+    names: &[Name],
+    wait: std::time::Duration,
+    mut read: impl FnMut() -> Result<Option<T>, ApiError>,
+) -> Result<Option<T>, ApiError> {
+    let deadline = (Instant::now() + wait).into();
+    let waiter = Waiter::new(worker, names).map_err(refusal)?;
+    let mut phase = worker.shared.phase.subscribe();
+    loop {
+        // After the subscription: what came before it is read, what comes later wakes.
+        if let Some(found) = read()? {
+            return Ok(Some(found));
+        }
+        let woken = async {
+            tokio::select! {
+                () = waiter.woken() => true,
+                _ = phase.wait_for(|phase| *phase >= Phase::Closing) => false,
+            }
+        };
+        if !timeout_at(deadline, woken).await.unwrap_or(false) {
+            return Ok(None);
+        }
+    }
+}
+
+pub(crate) fn refusal((code, message): Refusal) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+}
+
+fn response(worker: &Worker, polled: &Polled) -> Response<Body> {
+    let epoch = worker.shared.dispatch.registry.epoch();
+    let frames = polled.messages.iter().map(|message| message.frame(FormatId::LONG_POLL));
+    let bytes: usize = frames.clone().map(|frame| frame.len() + 1).sum();
+    let head = format!(r#"{{"cursor":"{epoch}:{}","gap":{},"messages":["#, polled.sequence, polled.gap);
+    let mut body = Vec::with_capacity(head.len() + bytes + 2);
+    body.extend_from_slice(head.as_bytes());
+    for (index, frame) in frames.enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(frame);
+    }
+    body.extend_from_slice(b"]}");
+    let mut response = Response::new(Full::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}

@@ -1,0 +1,201 @@
+//! From a wish to a subscription: the registry's interest, the shard's tie, and how it begins.
+//!
+//! Interest is registered before the place is read, and the tie is made before anything else runs on this thread: no
+//! message falls between what is replayed and what comes live.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use fanfare_fanout::{Beginning, Left, SlowPolicy, SubscribeError, SubscriberId, Wish};
+use fanfare_registry::{JoinError, Joined};
+use fanfare_wire::command::{Policy, Start, Wanted};
+use fanfare_wire::event::{ErrorCode, Subscribed};
+use fanfare_wire::{Name, Pattern, Position, Topic, TopicError};
+
+use crate::transport::disconnect::DisconnectReason;
+use crate::worker::Worker;
+
+/// A subscription that was made.
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    /// What the client is told.
+    pub(crate) acknowledgement: Subscribed<'a>,
+    /// What it gets after that.
+    pub(crate) beginnings: Vec<Beginning>,
+    /// Answers a place that was named for a topic.
+    pub(crate) recovered: Option<bool>,
+    /// The topic's place; of a pattern, nothing.
+    pub(crate) position: Option<Position>,
+}
+
+/// Why a subscription is refused: for programs, and for people.
+pub(crate) type Refusal = (ErrorCode, &'static str);
+
+/// Subscribes to a topic or a pattern.
+pub(crate) fn subscribe<'a>(
+    worker: &Worker,
+    id: SubscriberId,
+    wanted: &'a Wanted<'_>,
+) -> Result<Begun<'a>, Refusal> {
+    let name = Name::parse(&wanted.topic).map_err(|error| (ErrorCode::BadTopic, advice(error)))?;
+    let wish = match (wanted.interval, wanted.policy) {
+        (Some(_), _) => Wish::Paced,
+        (None, Some(Policy::Latest)) => Wish::Latest,
+        (None, Some(Policy::Queue)) => Wish::Queue,
+        (None, None) => Wish::AsTopic,
+    };
+    let begun = match &name {
+        Name::Topic(topic) => {
+            if !wanted.positions.is_empty() {
+                return Err((ErrorCode::BadRequest, "\"positions\" belong to a wildcard"));
+            }
+            subscribe_to_topic(worker, id, topic, wanted, wish)?
+        }
+        Name::Pattern(pattern) => subscribe_to_pattern(worker, id, pattern, wanted, wish)?,
+    };
+    if let Some(interval) = wanted.interval {
+        worker.shard.borrow_mut().pace(id, &name, interval);
+        worker.paced.notify_one();
+    }
+    let shard = worker.shard.borrow();
+    worker.counters().subscribed_topics.set(shard.topics() as u64);
+    worker.counters().patterns.set(shard.patterns() as u64);
+    Ok(begun)
+}
+
+fn subscribe_to_topic<'a>(
+    worker: &Worker,
+    id: SubscriberId,
+    topic: &Topic,
+    wanted: &'a Wanted<'_>,
+    wish: Wish,
+) -> Result<Begun<'a>, Refusal> {
+    let registry = &worker.shared.dispatch.registry;
+    let now = Instant::now();
+    let mut shard = worker.shard.borrow_mut();
+    let policy = policy_name(wish.policy(worker.shared.config.settings(topic).slow));
+    if shard.is_subscribed(id, topic) {
+        // A connection gets one copy of a topic: a second subscription is acknowledged, and replays nothing.
+        let info = registry.info(topic, now).ok_or((ErrorCode::Unavailable, "the topic is gone"))?;
+        let Position { epoch, offset } = info.position;
+        let acknowledgement =
+            Subscribed::Accepted { topic: &wanted.topic, epoch, offset, recovered: None, replay: 0, policy };
+        let position = Some(info.position);
+        return Ok(Begun { acknowledgement, beginnings: Vec::new(), recovered: None, position });
+    }
+    shard.may_subscribe(id).map_err(refusal)?;
+    let joined = registry.join(topic, worker.index, &wanted.start, now).map_err(join_refusal)?;
+    let Joined { position, mut replay, recovered, age } = joined;
+    // The checks above are all that can refuse.
+    if !shard.subscribe(id, topic, wish, position.offset).unwrap_or(false) {
+        // A pattern of this connection brings the topic already.
+        replay.clear();
+    }
+    let stale = shard.note_age(topic, age, now);
+    let acknowledgement = Subscribed::Accepted {
+        topic: &wanted.topic,
+        epoch: position.epoch,
+        offset: position.offset,
+        recovered,
+        replay: replay.len(),
+        policy,
+    };
+    let beginning = Beginning { topic: topic.clone(), announce: None, stale, messages: replay };
+    Ok(Begun { acknowledgement, beginnings: vec![beginning], recovered, position: Some(position) })
+}
+
+fn subscribe_to_pattern<'a>(
+    worker: &Worker,
+    id: SubscriberId,
+    pattern: &Pattern,
+    wanted: &'a Wanted<'_>,
+    wish: Wish,
+) -> Result<Begun<'a>, Refusal> {
+    let registry = &worker.shared.dispatch.registry;
+    let now = Instant::now();
+    let mut shard = worker.shard.borrow_mut();
+    if shard.is_subscribed_to_pattern(id, pattern) {
+        let matched = registry.list(pattern, None, worker.shared.config.limits.wildcard_topics).len();
+        let acknowledgement = Subscribed::Matched { topic: &wanted.topic, matched, recovered: None };
+        return Ok(Begun { acknowledgement, beginnings: Vec::new(), recovered: None, position: None });
+    }
+    shard.may_subscribe(id).map_err(refusal)?;
+    let positions: HashMap<&str, &Start<'_>> =
+        wanted.positions.iter().map(|(topic, start)| (topic.as_str(), start)).collect();
+    let start = |topic: &Topic| (*positions.get(topic.as_str()).unwrap_or(&&wanted.start)).clone();
+    let joined = registry.join_pattern(pattern, worker.index, start, now).map_err(join_refusal)?;
+    let matched = joined.len();
+    let recovered = joined.iter().filter(|(_, joined)| joined.recovered == Some(true));
+    let recovered: HashSet<&str> = recovered.map(|(topic, _)| topic.as_str()).collect();
+    // A place in a topic that is forgotten cannot be recovered.
+    let recovered = (!positions.is_empty()).then(|| positions.keys().all(|topic| recovered.contains(topic)));
+    let new: Vec<bool> = joined.iter().map(|(topic, _)| !shard.is_covered(id, topic)).collect();
+    let starts = joined.iter().map(|(topic, joined)| (topic.clone(), joined.position.offset));
+    // The checks above are all that can refuse.
+    let _ = shard.subscribe_pattern(id, pattern, wish, starts);
+    let beginnings = joined.into_iter().zip(new).filter(|(_, new)| *new).map(|((topic, joined), _)| {
+        let Joined { position, replay, recovered, age } = joined;
+        let stale = shard.note_age(&topic, age, now);
+        Beginning { topic, announce: Some((position, recovered)), stale, messages: replay }
+    });
+    let beginnings = beginnings.collect();
+    let acknowledgement = Subscribed::Matched { topic: &wanted.topic, matched, recovered };
+    Ok(Begun { acknowledgement, beginnings, recovered, position: None })
+}
+
+/// Ends a subscription. `None` if there is none; else whether the connection can go on.
+pub(crate) fn unsubscribe(
+    worker: &Worker,
+    id: SubscriberId,
+    name: &Name,
+) -> Option<Result<(), DisconnectReason>> {
+    let unsubscribed = worker.shard.borrow_mut().unsubscribe(id, name)?;
+    worker.leave(&[unsubscribed.left]);
+    // What another subscription of it misses in this very moment is not known.
+    Some(if unsubscribed.torn { Err(DisconnectReason::Gap) } else { Ok(()) })
+}
+
+/// Takes back what [`subscribe`] registered.
+pub(crate) fn leave(worker: &Worker, ties: &[Left]) {
+    let registry = &worker.shared.dispatch.registry;
+    for Left { name, last } in ties {
+        match name {
+            Name::Topic(topic) => registry.leave(topic, worker.index, *last),
+            Name::Pattern(pattern) => registry.leave_pattern(pattern, worker.index, *last),
+        }
+    }
+}
+
+/// What an acknowledgement says when a subscriber does not get every message.
+fn policy_name(policy: SlowPolicy) -> Option<&'static str> {
+    match policy {
+        SlowPolicy::Disconnect => None,
+        SlowPolicy::DropOldest => Some("drop-oldest"),
+        SlowPolicy::Conflate => Some("conflate"),
+    }
+}
+
+fn refusal(error: SubscribeError) -> Refusal {
+    match error {
+        SubscribeError::TooMany => (ErrorCode::Limit, "the connection has as many subscriptions as it may"),
+        SubscribeError::Closing => (ErrorCode::Unavailable, "the connection is closing"),
+    }
+}
+
+pub(crate) fn join_refusal(error: JoinError) -> Refusal {
+    let message = match error {
+        JoinError::TooManyTopics => "the gateway has as many topics as it may",
+        JoinError::TooManyMatches => "more topics match than a wildcard may bring",
+        JoinError::TooManyPatterns => "the gateway has as many wildcards as it may",
+    };
+    (ErrorCode::Limit, message)
+}
+
+fn advice(error: TopicError) -> &'static str {
+    match error {
+        TopicError::Length => "a topic name has 1 to 200 bytes",
+        TopicError::Character => "a topic name consists of A-Z a-z 0-9 and _ = @ , . ; : ! -",
+        TopicError::EmptySegment => "a topic name has no empty segment",
+        TopicError::Wildcard => "* stands for a whole segment, > for the last ones",
+    }
+}

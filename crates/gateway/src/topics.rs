@@ -1,0 +1,148 @@
+//! What can be asked about topics: their last values, and what is known of them.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fanfare_registry::{Info, Last};
+use fanfare_wire::event::{ErrorCode, Status};
+use fanfare_wire::{Epoch, Kind, Message, Name, Position, Topic};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
+    IF_NONE_MATCH,
+};
+use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
+
+use crate::error::{ApiError, Body, json};
+use crate::poll;
+use crate::query::Query;
+use crate::worker::Worker;
+
+const OFFSET: HeaderName = HeaderName::from_static("fanfare-offset");
+const AGE_MS: HeaderName = HeaderName::from_static("fanfare-age-ms");
+const STATUS: HeaderName = HeaderName::from_static("fanfare-status");
+
+/// `GET /topics/{topic}`: the retained message, as posted, under an entity tag that is its place. With `wait`, a client that
+/// has it already waits for the next.
+pub(crate) async fn last_value(
+    worker: &Rc<Worker>,
+    topic: &Topic,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let wait = Query::of(request).wait(worker.shared.config.limits.poll_wait)?;
+    let read = || worker.shared.dispatch.registry.last(topic, Instant::now());
+    let is_known = |last: &Last| {
+        let tag = tag(&last.message);
+        let lists = request.headers().get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+        lists.flat_map(|tags| tags.split(',')).any(|known| known.trim() == tag)
+    };
+    let mut last = read();
+    if !wait.is_zero() && last.as_ref().is_none_or(is_known) {
+        let names = [Name::Topic(topic.clone())];
+        let news = || Ok(read().filter(|last| !is_known(last)));
+        last = poll::wait_for(worker, &names, wait, news).await?.or_else(read);
+        worker.counters().polls.add(1);
+    }
+    let last =
+        last.ok_or_else(|| ApiError { message: "the topic has no value".into(), ..ApiError::not_found() })?;
+    let mut response = Response::new(Full::default());
+    if is_known(&last) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        *response.body_mut() = Full::from(last.message.payload().to_vec());
+        response.headers_mut().insert(CONTENT_TYPE, content_type(&last.message));
+    }
+    describe(&mut response, worker, topic, &last);
+    Ok(response)
+}
+
+/// The headers of a last value. A frozen price must not look fresh: its age is among them.
+fn describe(response: &mut Response<Body>, worker: &Worker, topic: &Topic, last: &Last) {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(AGE, HeaderValue::from(last.age.as_secs()));
+    headers.insert(AGE_MS, HeaderValue::from(milliseconds(last.age)));
+    headers.insert(OFFSET, HeaderValue::from(last.message.offset()));
+    if let Some(stale_after) = worker.shared.config.settings(topic).stale_after {
+        let status = if last.age >= stale_after { Status::Stale } else { Status::Live };
+        headers.insert(STATUS, HeaderValue::from_static(status.as_str()));
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag(&last.message)) {
+        headers.insert(ETAG, tag);
+    }
+}
+
+fn tag(message: &Message) -> String {
+    format!("\"{}:{}\"", message.epoch(), message.offset())
+}
+
+fn content_type(message: &Message) -> HeaderValue {
+    HeaderValue::from_static(match message.kind() {
+        Kind::Json => "application/json",
+        Kind::Text => "text/plain; charset=utf-8",
+        Kind::Binary => "application/octet-stream",
+    })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `GET /topics/{topic}/info`
+pub(crate) fn info(worker: &Worker, topic: &Topic) -> Result<Response<Body>, ApiError> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        topic: &'a str,
+        epoch: Epoch,
+        offset: u64,
+        oldest: Option<u64>,
+        subscribers: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        age_ms: Option<u64>,
+    }
+    let info = worker.shared.dispatch.registry.info(topic, Instant::now());
+    let info = info.ok_or_else(|| ApiError { message: "no such topic".into(), ..ApiError::not_found() })?;
+    let Info { position: Position { epoch, offset }, oldest, subscribers, age } = info;
+    let shown =
+        Shown { topic: topic.as_str(), epoch, offset, oldest, subscribers, age_ms: age.map(milliseconds) };
+    Ok(uncached(json(StatusCode::OK, &shown)))
+}
+
+/// `GET /topics?match=PATTERN&after=NAME&max=100`: a page of the topics, in the order of their segments.
+pub(crate) fn list(worker: &Worker, request: &Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    #[derive(Serialize)]
+    struct Place<'a> {
+        topic: &'a str,
+        epoch: Epoch,
+        offset: u64,
+    }
+    #[derive(Serialize)]
+    struct Page<'a> {
+        topics: Vec<Place<'a>>,
+        /// Where the next page begins, if there may be one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<&'a str>,
+    }
+    let query = Query::of(request);
+    let (pattern, max) = (query.pattern()?, query.max(worker.shared.config.limits.list_topics)?);
+    let after = query.get("after").filter(|after| !after.is_empty());
+    if after.is_some_and(|after| Topic::new(after).is_err()) {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::BadTopic, "after is a topic's name"));
+    }
+    let topics = worker.shared.dispatch.registry.list(&pattern, after, max);
+    let next = topics.last().filter(|_| topics.len() == max).map(|(topic, _)| topic.as_str());
+    let places = topics.iter().map(|(topic, position)| {
+        let Position { epoch, offset } = *position;
+        Place { topic: topic.as_str(), epoch, offset }
+    });
+    Ok(uncached(json(StatusCode::OK, &Page { topics: places.collect(), next })))
+}
+
+fn uncached(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
