@@ -5,11 +5,12 @@
 //! write itself, a system call of microseconds.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fanfare_benches::{HealthySockets, message, topic};
-use fanfare_fanout::{OutboxLimits, Progress, Report, Shard, ShardLimits, SlowPolicy};
-use fanfare_wire::{FormatId, Message, Topic};
+use fanfare_fanout::{OutboxLimits, Progress, Report, Shard, ShardLimits, TopicSettings, Wish};
+use fanfare_wire::{Epoch, FormatId, Message, Topic};
 
 const LIMITS: ShardLimits = ShardLimits {
     outbox: OutboxLimits { bytes_max: 64 * 1024, messages_max: 1024, control_bytes_max: 64 * 1024 },
@@ -73,12 +74,12 @@ fn deliver(criterion: &mut Criterion) {
 
 impl Scenario {
     fn shard(&self, topics: &[Topic]) -> Shard {
-        let mut shard = Shard::new(LIMITS);
+        let mut shard = Shard::new(LIMITS, Epoch::new(1), |_| TopicSettings::default());
         for index in 0..self.subscribers {
             let id = shard.connect(self.format, self.format == FormatId::JSON);
             for topic in topics.iter().cycle().skip(index % topics.len()).take(self.subscriptions) {
                 // From the start: the same messages are new to everyone in every pass.
-                shard.subscribe(id, topic, SlowPolicy::Disconnect, 0).expect("the bound is far");
+                shard.subscribe(id, topic, Wish::AsTopic, 0).expect("the bound is far");
             }
         }
         shard
@@ -94,7 +95,7 @@ impl Scenario {
 }
 
 fn pass(shard: &mut Shard, messages: &[Arc<Message>], report: &mut Report) {
-    let mut pass = shard.begin(messages.iter().cloned());
+    let mut pass = shard.begin(Instant::now(), 0, messages.iter().cloned());
     while shard.deliver(&mut pass, SOCKETS_A_STEP, &mut HealthySockets, report) == Progress::More {}
 }
 

@@ -923,8 +923,8 @@ mod tests {
         assert!(outbox.drop_conflated());
         assert_eq!(waiting(&mut outbox), "901<1:1-1>");
         push(&mut outbox, batch(3, 1, 3), 0, 0);
-        assert_eq!(outbox.shed(5), 3, "the oldest first, and the half-written one stays");
-        assert_eq!(waiting(&mut outbox), "901<1:1-1><2:1-1><3:1-2>303".replace("303", ""));
+        assert_eq!(outbox.shed(8), 3, "the oldest first, and the half-written one stays");
+        assert_eq!(waiting(&mut outbox), "901<1:1-1><2:1-1><3:1-2>303");
         check_sums(&outbox);
     }
 

@@ -4,8 +4,7 @@
 //! goes out as if it had just been published.
 //!
 //! # Owner        a subscriber; times are the shard's
-//! # Bounds       held messages are bounded by [`OutboxLimits::messages_max`](crate::OutboxLimits::messages_max): at the
-//!                bound all of them go out early
+//! # Bounds       past [`OutboxLimits::messages_max`](crate::OutboxLimits::messages_max) held messages, all go out early
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -383,8 +383,9 @@ impl Shard {
 
     /// Ends a topic's part in a pass.
     fn finish(&mut self, topic: u32, walked: &[u32]) {
-        self.topics[topic as usize].in_pass = false;
+        // The walks first: the end of the last may be the end of the audience, and the topic is looked at below.
         walked.iter().for_each(|audience| self.end_walk(*audience));
+        self.topics[topic as usize].in_pass = false;
         self.forget_if_unwanted(topic);
     }
 }

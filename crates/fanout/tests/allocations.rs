@@ -5,9 +5,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fanfare_fanout::{
-    OutboxLimits, Progress, Report, Shard, ShardLimits, Sink, SlowPolicy, SubscriberId, Written,
+    OutboxLimits, Progress, Report, Shard, ShardLimits, Sink, SubscriberId, TopicSettings, Wish, Written,
 };
 use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Position, Topic};
 
@@ -78,13 +79,14 @@ fn a_delivery_does_not_allocate() {
 /// How often a pass of `messages` to `subscribers` allocates.
 fn allocations(subscribers: u64, messages: u64) -> u64 {
     let topic = Topic::new("ticker.BTC-USD").expect("a valid name");
-    let mut shard = Shard::new(ShardLimits {
+    let limits = ShardLimits {
         outbox: OutboxLimits { bytes_max: 64 * 1024, messages_max: 1_000, control_bytes_max: 16 * 1024 },
         subscriptions_max: 1,
-    });
+    };
+    let mut shard = Shard::new(limits, Epoch::new(1), |_| TopicSettings::default());
     for _ in 0..subscribers {
         let id = shard.connect(FormatId::RAW, false);
-        shard.subscribe(id, &topic, SlowPolicy::Disconnect, 0).expect("within the bounds");
+        shard.subscribe(id, &topic, Wish::AsTopic, 0).expect("within the bounds");
     }
     let messages: Vec<_> = (1..=messages)
         .map(|offset| {
@@ -95,8 +97,9 @@ fn allocations(subscribers: u64, messages: u64) -> u64 {
     let mut report = Report::default();
     let expect = subscribers * messages.len() as u64;
 
+    let now = Instant::now();
     let before = ALLOCATIONS.get();
-    let mut pass = shard.begin(messages);
+    let mut pass = shard.begin(now, 1, messages);
     while shard.deliver(&mut pass, 256, &mut Healthy, &mut report) == Progress::More {}
     drop(pass);
     let allocations = ALLOCATIONS.get() - before;

@@ -18,8 +18,8 @@ use super::Topics;
 pub(crate) enum Promise {
     /// Nothing.
     Answer,
-    /// The topic's messages follow, from offset `next` on.
-    Subscribed { topic: usize, next: u64 },
+    /// The topic's messages follow, from offset `next` on; those up to `start` are replay.
+    Subscribed { topic: usize, next: u64, start: u64 },
     /// No message of the topic follows; the last one was `given`, from the least to the most.
     Unsubscribed { topic: usize, given: (u64, u64) },
 }
@@ -30,6 +30,8 @@ pub(crate) struct Kept {
     pub(crate) bytes: usize,
     /// How many of `bytes` were of gap frames.
     pub(crate) gap_bytes: usize,
+    /// How many of `bytes` were of replayed messages, which wait as references.
+    pub(crate) replay_bytes: usize,
     pub(crate) messages: u64,
     pub(crate) gaps: u64,
     /// How many messages the gaps announced.
@@ -52,6 +54,9 @@ pub(crate) struct Reader {
     answers_read: usize,
     /// The next offset of each topic that is subscribed, as far as this client has read.
     next: BTreeMap<usize, u64>,
+    /// Up to which offset its messages are replay.
+    starts: BTreeMap<usize, u64>,
+    replayed: u64,
     pings: Numbers,
     pongs: Numbers,
     /// Once the server began to close: what each topic was given by then, unless it threw away what waited.
@@ -78,6 +83,8 @@ impl Reader {
             promises: Vec::new(),
             answers_read: 0,
             next: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            replayed: 0,
             pings: Numbers::default(),
             pongs: Numbers::default(),
             closing: None,
@@ -128,7 +135,7 @@ impl Reader {
         let mut read = 0;
         while let Some((opcode, len, payload)) = whole_frame(&unread[read..]) {
             assert!(!self.closed, "a frame after the close frame");
-            let gaps_before = kept.gaps;
+            let (gaps_before, replayed_before) = (kept.gaps, self.replayed);
             match opcode {
                 OpCode::Text => self.read_text(payload, topics, &mut kept),
                 OpCode::Ping | OpCode::Pong => self.read_heartbeat(opcode, payload),
@@ -137,6 +144,9 @@ impl Reader {
             }
             if kept.gaps > gaps_before {
                 kept.gap_bytes += len - before;
+            }
+            if self.replayed > replayed_before {
+                kept.replay_bytes += len - before;
             }
             before = 0;
             read += len;
@@ -182,7 +192,8 @@ impl Reader {
         self.answers_read += 1;
         match self.promises[number] {
             Promise::Answer => {}
-            Promise::Subscribed { topic, next } => {
+            Promise::Subscribed { topic, next, start } => {
+                self.starts.insert(topic, start);
                 let before = self.next.insert(topic, next);
                 assert_eq!(before, None, "topic {topic} was subscribed already");
             }
@@ -200,6 +211,7 @@ impl Reader {
         assert_eq!(offset, *next, "the next message of topic {topic}");
         assert_eq!(payload.as_bytes(), topics.payload(topic, offset), "as it was published");
         *next += 1;
+        self.replayed += u64::from(offset <= self.starts[&topic]);
     }
 
     fn read_gap(&mut self, topic: usize, from: u64, to: u64, topics: &Topics) -> u64 {

@@ -1,0 +1,398 @@
+use super::*;
+use crate::outbox::Flushed;
+use crate::pass::{Progress, Report, Sink, Written};
+use crate::slow_consumer::SlowPolicy;
+use fanfare_wire::{Draft, Epoch, Kind, Message, Position};
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Instant;
+
+const LIMITS: ShardLimits = ShardLimits {
+    outbox: OutboxLimits { bytes_max: 100, messages_max: 4, control_bytes_max: 50 },
+    subscriptions_max: 3,
+};
+
+/// What left the shard, write by write: the slot and the payloads, with spaces between the frames of one slice and
+/// bars between slices. A socket without a row in `room` takes everything.
+#[derive(Default)]
+struct Recorder {
+    writes: Vec<(u32, String)>,
+    room: HashMap<u32, usize>,
+    gone: Vec<u32>,
+}
+
+impl Sink for Recorder {
+    fn write(&mut self, to: SubscriberId, bytes: &[u8]) -> Written {
+        self.write_vectored(to, &[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, to: SubscriberId, slices: &[IoSlice<'_>]) -> Written {
+        if self.gone.contains(&to.slot) {
+            return Written::PeerGone;
+        }
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        let room = self.room.get_mut(&to.slot).map(|room| std::mem::take(room).min(total));
+        match room.unwrap_or(total) {
+            0 => Written::Blocked,
+            written if written == total => {
+                let slices: Vec<_> = slices.iter().map(|slice| payloads(slice)).collect();
+                self.writes.push((to.slot, slices.join("|")));
+                Written::Bytes(written)
+            }
+            written => Written::Bytes(written),
+        }
+    }
+}
+
+/// The payloads of whole short frames.
+fn payloads(mut bytes: &[u8]) -> String {
+    let mut payloads = Vec::new();
+    while let [_, len, rest @ ..] = bytes {
+        let (payload, rest) = rest.split_at(usize::from(*len));
+        payloads.push(String::from_utf8_lossy(payload));
+        bytes = rest;
+    }
+    payloads.join(" ")
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+/// A message whose payload is its place: `"a3"` is the third of topic `a`.
+fn message(place: &str) -> Arc<Message> {
+    let (name, offset) = place.split_at(1);
+    let draft = Draft::new(topic(name), Kind::Text, place.as_bytes());
+    let offset = offset.parse().unwrap();
+    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+}
+
+fn messages(places: &[&str]) -> Vec<Arc<Message>> {
+    places.iter().map(|place| message(place)).collect()
+}
+
+fn shard() -> Shard {
+    shard_with(|_| SlowPolicy::Disconnect)
+}
+
+/// A shard whose topics have policies by their names.
+fn shard_with(policy: impl Fn(&str) -> SlowPolicy + 'static) -> Shard {
+    let settings = move |topic: &Topic| TopicSettings { policy: policy(topic.as_str()), stale_after: None };
+    Shard::new(LIMITS, Epoch::new(1), settings)
+}
+
+/// Topic `a` drops its oldest, the others are strict.
+fn a_drops(name: &str) -> SlowPolicy {
+    if name == "a" { SlowPolicy::DropOldest } else { SlowPolicy::Disconnect }
+}
+
+/// A new subscriber of strict topics, from their start.
+fn join(shard: &mut Shard, topics: &[&str]) -> SubscriberId {
+    let id = shard.connect(FormatId::RAW, false);
+    for name in topics {
+        assert_eq!(shard.subscribe(id, &topic(name), Wish::AsTopic, 0), Ok(true));
+    }
+    id
+}
+
+/// Unties a subscriber from a topic. Returns whether it was the last.
+fn unsubscribe(shard: &mut Shard, id: SubscriberId, name: &str) -> Option<bool> {
+    let Unsubscribed { left, torn } = shard.unsubscribe(id, &Name::Topic(topic(name)))?;
+    assert_eq!((left.name, torn), (Name::Topic(topic(name)), false));
+    Some(left.last)
+}
+
+fn tie(name: &str, last: bool) -> Left {
+    Left { name: Name::Topic(topic(name)), last }
+}
+
+/// Retained messages of a topic that was subscribed by its name.
+fn beginning(name: &str, messages: Vec<Arc<Message>>) -> Beginning {
+    Beginning { topic: topic(name), announce: None, stale: None, messages }
+}
+
+/// Carries out a whole pass.
+fn deliver(shard: &mut Shard, places: &[&str], sink: &mut Recorder) -> Report {
+    let mut report = Report::default();
+    let mut pass = shard.begin(Instant::now(), 0, messages(places));
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
+    report
+}
+
+#[test]
+fn messages_of_one_topic_are_one_write() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    join(&mut shard, &["a"]);
+    let report = deliver(&mut shard, &["a1", "b1", "a2", "a3"], &mut sink);
+    assert_eq!(sink.writes, [(0, "a1 a2 a3".into())]);
+    assert_eq!((report.writes, report.deliveries, report.bytes), (1, 3, 12));
+}
+
+#[test]
+fn a_subscriber_of_several_topics_gets_one_vectored_write() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    join(&mut shard, &["a", "b", "c"]);
+    join(&mut shard, &["b"]);
+    let report = deliver(&mut shard, &["b1", "a1", "b2"], &mut sink);
+    assert_eq!(sink.writes, [(1, "b1 b2".into()), (0, "b1 b2|a1".into())]);
+    assert_eq!((report.writes, report.deliveries), (2, 5));
+    assert_eq!(shard.outbox_bytes(), 0);
+}
+
+#[test]
+fn messages_up_to_the_start_are_skipped() {
+    fn check(start: u64, expect: &[(u32, String)]) {
+        let (mut shard, mut sink) = (shard(), Recorder::default());
+        let id = shard.connect(FormatId::RAW, false);
+        shard.subscribe(id, &topic("a"), Wish::AsTopic, start).unwrap();
+        deliver(&mut shard, &["a4", "a5", "a6"], &mut sink);
+        assert_eq!(sink.writes, expect, "after {start}");
+    }
+    check(3, &[(0, "a4 a5 a6".into())]);
+    check(4, &[(0, "a5 a6".into())]);
+    check(5, &[(0, "a6".into())]);
+    check(6, &[]);
+    check(9, &[]);
+}
+
+#[test]
+fn a_newcomer_during_a_pass_gets_nothing_of_it() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    for _ in 0..3 {
+        join(&mut shard, &["a"]);
+    }
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["a1"]));
+    assert_eq!(shard.deliver(&mut pass, 1, &mut sink, &mut report), Progress::More);
+    let newcomer = join(&mut shard, &["a"]);
+    assert_eq!(shard.deliver(&mut pass, 9, &mut sink, &mut report), Progress::Done);
+    assert!(sink.writes.iter().all(|(slot, _)| *slot != newcomer.slot));
+    assert_eq!(report.deliveries, 3);
+    deliver(&mut shard, &["a2"], &mut sink);
+    assert!(sink.writes.contains(&(newcomer.slot, "a2".into())));
+}
+
+#[test]
+fn a_leaver_during_a_pass_shifts_nobody() {
+    const SUBSCRIBERS: usize = 5;
+    type Leave = fn(&mut Shard, SubscriberId);
+    let ways: [Leave; 3] = [
+        |shard, id| assert_eq!(unsubscribe(shard, id, "a"), Some(false)),
+        |shard, id| shard.disconnect(id, &mut Vec::new()),
+        |shard, id| shard.close(id, "bye".into(), true, &mut Vec::new()),
+    ];
+    for (way, leave) in ways.iter().enumerate() {
+        for steps in 0..=SUBSCRIBERS {
+            for leaver in 0..SUBSCRIBERS {
+                let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+                let ids: Vec<_> = (0..SUBSCRIBERS).map(|_| join(&mut shard, &["a"])).collect();
+                let mut pass = shard.begin(Instant::now(), 0, messages(&["a1"]));
+                let _ = shard.deliver(&mut pass, steps, &mut sink, &mut report);
+                leave(&mut shard, ids[leaver]);
+                while shard.deliver(&mut pass, 1, &mut sink, &mut report) == Progress::More {}
+                deliver(&mut shard, &["a2"], &mut sink);
+                for id in ids.iter().filter(|id| **id != ids[leaver]) {
+                    let got: Vec<_> = sink.writes.iter().filter(|(slot, _)| *slot == id.slot).collect();
+                    let case = format!("way {way}, {leaver} leaves after {steps} turns, {id:?}");
+                    assert_eq!(got, [&(id.slot, "a1".into()), &(id.slot, "a2".into())], "{case}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_to_leave_during_a_pass_takes_the_topic_along() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join(&mut shard, &["a"]);
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["a1"]));
+    assert_eq!(unsubscribe(&mut shard, id, "a"), Some(true));
+    assert_eq!(shard.deliver(&mut pass, 9, &mut sink, &mut report), Progress::Done);
+    assert_eq!((shard.topics(), sink.writes.len()), (0, 0));
+}
+
+#[test]
+fn interest_ends_with_the_last_subscriber() {
+    let mut shard = shard();
+    let (one, two, three) =
+        (join(&mut shard, &["a", "b"]), join(&mut shard, &["a", "b"]), join(&mut shard, &["b", "c"]));
+    assert_eq!(unsubscribe(&mut shard, one, "c"), None);
+    assert_eq!(unsubscribe(&mut shard, one, "a"), Some(false));
+    assert_eq!(unsubscribe(&mut shard, one, "a"), None);
+    assert_eq!(unsubscribe(&mut shard, two, "a"), Some(true));
+    let mut left = Vec::new();
+    shard.disconnect(two, &mut left);
+    assert_eq!(left, [tie("b", false)]);
+    shard.close(three, "bye".into(), false, &mut left);
+    assert_eq!(left, [tie("b", false), tie("b", false), tie("c", true)]);
+    shard.disconnect(one, &mut left);
+    assert_eq!(left[3..], [tie("b", true)]);
+    assert_eq!((shard.topics(), shard.len()), (0, 1));
+}
+
+#[test]
+fn the_first_turn_moves_from_pass_to_pass() {
+    for subscribers in 2..40 {
+        let (mut shard, mut sink) = (shard(), Recorder::default());
+        for _ in 0..subscribers {
+            join(&mut shard, &["a"]);
+        }
+        let mut first_turns = vec![0; subscribers];
+        for _ in 0..subscribers {
+            sink.writes.clear();
+            deliver(&mut shard, &["a1"], &mut sink);
+            first_turns[sink.writes[0].0 as usize] += 1;
+        }
+        assert_eq!(first_turns, vec![1; subscribers], "everybody is first once");
+    }
+}
+
+#[test]
+fn an_old_id_does_nothing() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let old = join(&mut shard, &["a"]);
+    shard.disconnect(old, &mut Vec::new());
+    let new = join(&mut shard, &["a"]);
+    assert_eq!(old.slot, new.slot);
+
+    let (name, mut left) = (topic("a"), Vec::new());
+    assert_eq!(shard.subscribe(old, &topic("b"), Wish::AsTopic, 0), Err(SubscribeError::Closing));
+    assert_eq!(shard.may_subscribe(old), Err(SubscribeError::Closing));
+    assert!(!shard.is_subscribed(old, &name));
+    assert_eq!(unsubscribe(&mut shard, old, "a"), None);
+    assert_eq!(shard.push_control(old, "ack".into()), Ok(()));
+    shard.push_pong(old, "pong".into());
+    assert_eq!(shard.replay(old, vec![beginning("a", messages(&["a1"]))]), Ok(()));
+    shard.close(old, "bye".into(), true, &mut left);
+    shard.disconnect(old, &mut left);
+    assert_eq!(shard.flush(old, &mut sink, &mut report), Flushed::Empty);
+
+    assert_eq!((left.len(), shard.len(), shard.topics(), shard.outbox_bytes()), (0, 1, 1, 0));
+    assert!(!shard.is_waiting(old) && !shard.is_waiting(new) && shard.is_subscribed(new, &name));
+}
+
+#[test]
+fn a_big_pass_over_several_topics_spares_the_healthy() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    join(&mut shard, &["a", "b", "c"]);
+    let report = deliver(&mut shard, &["a1", "a2", "a3", "b1", "b2", "b3", "c1", "c2", "c3"], &mut sink);
+    assert_eq!(report.evicted, []);
+    let got: Vec<_> = sink.writes.iter().map(|(_, payloads)| payloads.as_str()).collect();
+    assert_eq!(got.join("|"), "a1 a2 a3|b1 b2 b3|c1 c2 c3");
+}
+
+#[test]
+fn a_full_outbox_goes_by_the_policy_of_the_topic() {
+    use SlowPolicy::{Disconnect, DropOldest};
+    fn check(format: FormatId, policy: SlowPolicy, evicted: Option<Eviction>, dropped: u64) {
+        let (mut shard, mut sink) = (shard_with(move |_| policy), Recorder::default());
+        let id = shard.connect(format, format == FormatId::JSON);
+        shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
+        sink.room.insert(id.slot, 0);
+        let mut report = Report::default();
+        for place in ["a1", "a2", "a3", "a4", "a5", "a6"] {
+            let more = deliver(&mut shard, &[place], &mut sink);
+            report.dropped += more.dropped;
+            report.blocked.extend(more.blocked);
+            report.evicted.extend(more.evicted);
+        }
+        let case = format!("{format:?} {policy:?}");
+        let evictions: Vec<_> = evicted.into_iter().map(|eviction| (id, eviction)).collect();
+        assert_eq!(report.blocked, [id], "{case}");
+        assert_eq!(report.evicted, evictions, "{case}: once");
+        assert_eq!(report.dropped, dropped, "{case}");
+    }
+    check(FormatId::JSON, Disconnect, Some(Eviction::SlowConsumer), 0);
+    check(FormatId::RAW, Disconnect, Some(Eviction::SlowConsumer), 0);
+    // A raw client cannot be told what it misses.
+    check(FormatId::RAW, DropOldest, Some(Eviction::Gap), 0);
+    // Two frames of this size are within the bound of bytes.
+    check(FormatId::JSON, DropOldest, None, 4);
+}
+
+#[test]
+fn one_burst_spares_who_had_taken_everything() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join(&mut shard, &["a"]);
+    sink.room.insert(id.slot, 10);
+    let large = |offset| {
+        let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
+        Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+    };
+    // Far over the bound, and too much for one batch.
+    let mut pass = shard.begin(Instant::now(), 0, (1..=5).map(large));
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    assert_eq!((report.evicted.len(), report.blocked.len()), (0, 1));
+    // The next message finds it still over the bound.
+    let mut pass = shard.begin(Instant::now(), 0, [large(6)]);
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    assert_eq!(report.evicted, [(id, Eviction::SlowConsumer)]);
+}
+
+#[test]
+fn what_was_dropped_is_announced_before_the_next_message() {
+    let (mut shard, mut sink, mut report) =
+        (shard_with(|_| SlowPolicy::DropOldest), Recorder::default(), Report::default());
+    let id = shard.connect(FormatId::JSON, true);
+    shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
+    sink.room.insert(id.slot, 0);
+    for place in ["a1", "a2", "a3"] {
+        deliver(&mut shard, &[place], &mut sink);
+    }
+    sink.room.clear();
+    assert_eq!(shard.flush(id, &mut sink, &mut report), Flushed::Empty);
+    let (gap, rest) = sink.writes[0].1.split_once('|').unwrap();
+    assert!(gap.contains(r#""from":1,"to":1"#), "{gap}");
+    assert!(rest.contains("a2") && rest.contains("a3"), "{rest}");
+}
+
+#[test]
+fn a_strict_message_takes_the_room_of_those_that_may_be_dropped() {
+    let (mut shard, mut sink) = (shard_with(a_drops), Recorder::default());
+    let id = shard.connect(FormatId::JSON, true);
+    shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
+    shard.subscribe(id, &topic("b"), Wish::AsTopic, 0).unwrap();
+    sink.room.insert(id.slot, 0);
+    let mut dropped = 0;
+    for place in ["a1", "b1", "b2"] {
+        let report = deliver(&mut shard, &[place], &mut sink);
+        assert_eq!(report.evicted, [], "{place}");
+        dropped += report.dropped;
+    }
+    assert_eq!(dropped, 1);
+    let report = deliver(&mut shard, &["b3"], &mut sink);
+    assert_eq!(report.evicted, [(id, Eviction::SlowConsumer)]);
+}
+
+#[test]
+fn a_dead_peer_is_reported_once() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join(&mut shard, &["a"]);
+    sink.gone.push(id.slot);
+    assert_eq!(deliver(&mut shard, &["a1"], &mut sink).evicted, [(id, Eviction::PeerGone)]);
+    assert_eq!(deliver(&mut shard, &["a2"], &mut sink).evicted, []);
+    shard.push_pong(id, "pong".into());
+    assert_eq!(shard.flush(id, &mut sink, &mut report), Flushed::PeerGone);
+    assert_eq!(report.evicted, []);
+}
+
+#[test]
+fn subscriptions_have_a_bound() {
+    let mut shard = shard();
+    let id = join(&mut shard, &["a", "b", "c"]);
+    let mut subscribe = |name| shard.subscribe(id, &topic(name), Wish::AsTopic, 0);
+    assert_eq!(subscribe("d"), Err(SubscribeError::TooMany));
+    assert_eq!(subscribe("c"), Ok(false), "what is tied already needs no room");
+    assert_eq!(shard.topics(), 3, "a refused topic leaves nothing behind");
+    unsubscribe(&mut shard, id, "a");
+    assert_eq!(shard.subscribe(id, &topic("d"), Wish::AsTopic, 0), Ok(true));
+}
+
+#[test]
+fn a_client_that_asks_without_reading_is_given_up() {
+    let mut shard = shard();
+    let id = join(&mut shard, &[]);
+    assert_eq!(shard.push_control(id, vec![b'x'; 60].into()), Ok(()), "an empty outbox takes any answer");
+    assert_eq!(shard.push_control(id, "x".into()), Err(Eviction::SlowConsumer));
+    assert_eq!(shard.outbox_bytes(), 60);
+}
