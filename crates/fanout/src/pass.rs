@@ -300,7 +300,8 @@ impl Shard {
                     format: plan.format,
                     policy: listed.wish.policy(topic.settings.policy),
                     start,
-                    gather: several_topics && (several || plan.by_pattern),
+                    // Behind a notice the socket is not known to be full.
+                    gather: plan.notice.is_some() || several_topics && (several || plan.by_pattern),
                 };
                 let first = if listed.wish == Wish::Paced {
                     pace(&mut turn, subscriber, listed.slot, plan.audience, &offer, *at, &mut self.timers)

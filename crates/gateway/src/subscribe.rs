@@ -127,8 +127,12 @@ fn subscribe_to_pattern<'a>(
     let matched = joined.len();
     let recovered = joined.iter().filter(|(_, joined)| joined.recovered == Some(true));
     let recovered: HashSet<&str> = recovered.map(|(topic, _)| topic.as_str()).collect();
-    // A place in a topic that is forgotten cannot be recovered.
-    let recovered = (!positions.is_empty()).then(|| positions.keys().all(|topic| recovered.contains(topic)));
+    let recovered = match wanted.start {
+        Start::Since { .. } => Some(recovered.len() == matched),
+        _ if positions.is_empty() => None,
+        // A place in a topic that is forgotten cannot be recovered.
+        _ => Some(positions.keys().all(|topic| recovered.contains(topic))),
+    };
     let new: Vec<bool> = joined.iter().map(|(topic, _)| !shard.is_covered(id, topic)).collect();
     let starts = joined.iter().map(|(topic, joined)| (topic.clone(), joined.position.offset));
     // The checks above are all that can refuse.

@@ -1,3 +1,5 @@
+//! The shard against a recording sink.
+
 use super::*;
 use crate::outbox::Flushed;
 use crate::pass::{Progress, Report, Sink, Written};
