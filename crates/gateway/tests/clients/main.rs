@@ -13,7 +13,9 @@
 mod support;
 
 mod autobahn;
+mod browser;
 mod script;
+mod stage;
 mod tools;
 
 use std::process::{Command, ExitCode};
@@ -41,6 +43,7 @@ fn stories() -> Vec<Trial> {
         story("autobahn::large_and_many_messages", &[Python], autobahn::large_and_many_messages),
         story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
         story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
+        story("chromium::pages_come_back", &[Node, Chromium], browser::pages_come_back),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),

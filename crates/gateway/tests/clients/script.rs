@@ -54,6 +54,12 @@ impl Script {
         Ok(Self { command, log })
     }
 
+    /// What else it finds in its environment.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Runs it to its end. Its output is shown if it failed.
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         run(&mut self.command, &self.log, PATIENCE)

@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from "node:util";
 
 const require = createRequire(`${process.env.FANFARE_NODE_MODULES}/`);
 export const { WebSocket } = require("ws");
-export const { chromium } = require("playwright-core");
+const { chromium } = require("playwright-core");
 
 export const url = process.env.FANFARE_URL;
 export const ws = url.replace("http", "ws");
@@ -18,6 +18,24 @@ export function expect(what, actual, expected) {
   if (isDeepStrictEqual(actual, expected)) return;
   console.error(`${what}:\n  expected ${JSON.stringify(expected)}\n  got      ${JSON.stringify(actual)}`);
   throw new Error(what);
+}
+
+/** What is to be done to the wire (`process.env.FANFARE_WIRE`) and to the gateway behind it: see stage.rs. */
+export async function stage(what) {
+  console.log(`stage: ${what}`);
+  const response = await fetch(`${process.env.FANFARE_STAGE}/${what}`, { method: "POST" });
+  expect(`the stage's answer to ${what}`, response.status, 204);
+}
+
+/** A Chromium that asks nobody but the page's own host. */
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.FANFARE_CHROMIUM,
+    args: [
+      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync",
+    ],
+  });
 }
 
 export async function publish(topic, body, type = "application/json") {
