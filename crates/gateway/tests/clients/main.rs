@@ -16,6 +16,7 @@ mod autobahn;
 mod browser;
 mod script;
 mod stage;
+mod streams;
 mod tools;
 
 use std::process::{Command, ExitCode};
@@ -52,8 +53,11 @@ fn stories() -> Vec<Trial> {
         told("aiohttp::subscribes", &[Python], "python/aiohttp_subscribe.py"),
         told("aiohttp::publishes_in_every_shape", &[Python], "python/aiohttp_publish.py"),
         told("tornado::subscribes", &[Python], "python/tornado_subscribe.py"),
+        story("httpx_sse::comes_back_and_is_told_of_gaps", &[Python], streams::httpx_sse),
+        told("httpx_sse::odd_payloads_are_one_event_each", &[Python], "python/payloads.py"),
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
+        story("curl::reads_streams", &[Curl], streams::curl),
     ]
 }
 
