@@ -14,6 +14,7 @@ mod support;
 
 mod autobahn;
 mod browser;
+mod fronts;
 mod script;
 mod stage;
 mod streams;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn stories() -> Vec<Trial> {
-    use Tool::{Chromium, Curl, HaProxy, Node, Python};
+    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, Python};
     // The longest come first.
     vec![
         story("autobahn::behaviour", &[Python], autobahn::behaviour),
@@ -45,6 +46,9 @@ fn stories() -> Vec<Trial> {
         story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
         story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
         story("chromium::pages_come_back", &[Node, Chromium], browser::pages_come_back),
+        story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
+        story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
+        story("haproxy::carries_everything", &[Python, HaProxy], fronts::haproxy),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),

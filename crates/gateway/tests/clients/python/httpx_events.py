@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 
 import httpx
 from httpx_sse import aconnect_sse, connect_sse
@@ -61,9 +60,7 @@ async def back_after_a_cut_and_after_a_restart():
 def a_slow_reader_is_told_of_each_gap():
     count = 400
     payload = "x" * 8000
-    # So little fits into its socket that most has to wait at the gateway.
-    transport = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
-    with httpx.Client(transport=transport, timeout=PATIENCE) as reader, httpx.Client(timeout=PATIENCE) as writer:
+    with httpx.Client(timeout=PATIENCE) as reader, httpx.Client(timeout=PATIENCE) as writer:
         with connect_sse(reader, "GET", f"{URL}/topics/drop.a") as source:
             for number in range(1, count + 1):
                 body = f"{number} {payload}"
