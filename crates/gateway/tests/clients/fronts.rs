@@ -2,6 +2,7 @@
 
 use libtest_mimic::Failed;
 
+use crate::EVENTS;
 use crate::script::Script;
 use crate::stage::QUICK_DRAIN;
 use crate::support::Gateway;
@@ -26,5 +27,6 @@ fn behind(script: &str, story: &str, front: Tool) -> Result<(), Failed> {
     let config = ConfigFile::new("[[topics]]\nmatch = \"drop.>\"\nslow = \"drop-oldest\"\n");
     let flags = ["--config", config.path(), "--ping-interval", "3s", "--pong-timeout", "2900ms"];
     let gateway = Gateway::start(&[&QUICK_DRAIN[..], &flags].concat());
-    Script::of(&gateway, script, &[Tool::Python, front])?.told_as(story).run()
+    let script = Script::of(&gateway, script, &[Tool::Python, front])?.told_as(story);
+    if EVENTS { script.with("FANFARE_EVENTS", "1") } else { script }.run()
 }

@@ -14,6 +14,7 @@ mod support;
 
 mod autobahn;
 mod browser;
+mod events;
 mod fronts;
 mod script;
 mod stage;
@@ -28,13 +29,20 @@ use script::Script;
 use support::Gateway;
 use tools::{Tool, Unusable};
 
+/// Whether the gateway has `/events`, `/poll`, patterns on `/ws` and `stale_after`.
+const EVENTS: bool = false;
+
 /// Stories wait more than they compute, so more of them run at once than there are cores.
 const STORIES_AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
-    libtest_mimic::run(&arguments, stories()).exit_code()
+    let mut all = stories();
+    if EVENTS {
+        all.extend(stories_of_many_topics());
+    }
+    libtest_mimic::run(&arguments, all).exit_code()
 }
 
 fn stories() -> Vec<Trial> {
@@ -62,6 +70,16 @@ fn stories() -> Vec<Trial> {
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
         story("curl::reads_streams", &[Curl], streams::curl),
+    ]
+}
+
+fn stories_of_many_topics() -> Vec<Trial> {
+    use Tool::{Chromium, Curl, Node, Python};
+    vec![
+        story("chromium::an_events_page_comes_back", &[Node, Chromium], events::page),
+        story("websockets::wildcards", &[Python], events::wildcards),
+        story("httpx::polls", &[Python], events::polls),
+        story("curl::polls", &[Curl], events::polls_of_curl),
     ]
 }
 

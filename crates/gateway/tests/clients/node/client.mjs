@@ -5,7 +5,7 @@ import { isDeepStrictEqual } from "node:util";
 
 const require = createRequire(`${process.env.FANFARE_NODE_MODULES}/`);
 export const { WebSocket } = require("ws");
-const { chromium } = require("playwright-core");
+export const { chromium } = require("playwright-core");
 
 export const url = process.env.FANFARE_URL;
 export const ws = url.replace("http", "ws");
@@ -25,17 +25,6 @@ export async function stage(what) {
   console.log(`stage: ${what}`);
   const response = await fetch(`${process.env.FANFARE_STAGE}/${what}`, { method: "POST" });
   expect(`the stage's answer to ${what}`, response.status, 204);
-}
-
-/** A Chromium that asks nobody but the page's own host. */
-export function launch() {
-  return chromium.launch({
-    executablePath: process.env.FANFARE_CHROMIUM,
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync",
-    ],
-  });
 }
 
 export async function publish(topic, body, type = "application/json") {

@@ -3,11 +3,17 @@
 
 import { execFileSync } from "node:child_process";
 
-import { expect, launch, until, url } from "./client.mjs";
+import { chromium, expect, until, url } from "./client.mjs";
 
 const artifacts = process.env.FANFARE_ARTIFACTS;
 
-const browser = await launch();
+const browser = await chromium.launch({
+  executablePath: process.env.FANFARE_CHROMIUM,
+  args: [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+  ],
+});
 try {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
   page.setDefaultTimeout(20_000);

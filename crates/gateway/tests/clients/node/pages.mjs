@@ -1,26 +1,11 @@
 // EventSource and WebSocket in Chromium: the wire is cut while messages go out, and the gateway is restarted. Leaves
 // pictures in target/artifacts.
 
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-
-import { expect, launch, publish, stage, until } from "./client.mjs";
+import { withBrowser } from "./browser.mjs";
+import { expect, publish, stage, until } from "./client.mjs";
+import { open } from "./pages_host.mjs";
 
 const wire = process.env.FANFARE_WIRE;
-const artifacts = process.env.FANFARE_ARTIFACTS;
-
-// The pages come from a host of their own, as most do.
-const types = { css: "text/css", html: "text/html" };
-const host = createServer(async (request, response) => {
-  const { pathname } = new URL(request.url, "http://host");
-  try {
-    const body = await readFile(new URL(`./pages${pathname}`, import.meta.url));
-    response.writeHead(200, { "content-type": types[pathname.split(".").pop()] }).end(body);
-  } catch {
-    response.writeHead(404).end();
-  }
-});
-await new Promise((resolve) => host.listen(0, "127.0.0.1", resolve));
 
 const publishAll = async (topic, numbers) => {
   let place;
@@ -30,24 +15,9 @@ const publishAll = async (topic, numbers) => {
 const five = [1, 2, 3, 4, 5];
 const ten = [...five, 6, 7, 8, 9, 10];
 
-const browser = await launch();
-try {
-  const complaints = [];
-  const open = async (name, parameters) => {
-    const page = await browser.newPage({ viewport: { width: 480, height: 520 } });
-    page.on("pageerror", (error) => complaints.push(String(error)));
-    await page.goto(`http://127.0.0.1:${host.address().port}/${name}.html?${new URLSearchParams(parameters)}`);
-    const state = () => page.locator("#state").textContent();
-    return {
-      name,
-      state,
-      until: (what) => until(`${name} says ${what}`, async () => (await state()) === what),
-      rows: () => page.locator("#rows tr").evaluateAll((rows) => rows.map((row) => row.innerText.split("\t"))),
-      picture: (what) => page.screenshot({ path: `${artifacts}/${name}-${what}.png` }),
-    };
-  };
-  const events = await open("event_source", { source: `${wire}/topics/events` });
-  const socket = await open("websocket", { gateway: wire.replace("http", "ws"), topic: "frames" });
+await withBrowser(async (browser) => {
+  const events = await open(browser, "event_source", { source: `${wire}/topics/events` });
+  const socket = await open(browser, "websocket", { gateway: wire.replace("http", "ws"), topic: "frames" });
   const pages = [[events, "events"], [socket, "frames"]];
 
   for (const [page, topic] of pages) {
@@ -92,8 +62,5 @@ try {
     expect(`${page.name}, live again`, (await page.rows()).slice(1), [[`${epoch}:3`, "23"]]);
     await page.picture("after-the-restart");
   }
-  expect("errors of the pages", complaints, []);
-} finally {
-  await browser.close();
-  host.close();
-}
+  for (const [page] of pages) expect(`errors of ${page.name}`, page.errors, []);
+});

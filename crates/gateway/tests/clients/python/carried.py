@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import urllib.error
 import urllib.request
 
@@ -152,12 +153,47 @@ def refused(url, headers=None):
         return error.code, error.read().decode()
 
 
+async def many_topics(front):
+    """A long poll waits on its way as long as it has to, and a stream of many topics flows."""
+    async with client() as http:
+        params = {"topic": "poll.*"}
+        answer = (await http.get(f"{front}/poll", params=params)).json()
+        expect("the first poll", (answer["gap"], answer["messages"]), (False, []))
+        for number in range(1, 4):
+            params = {"topic": "poll.*", "cursor": answer["cursor"], "wait": 25}
+            waiting = asyncio.create_task(http.get(f"{front}/poll", params=params))
+            await asyncio.sleep(0.5)  # It may wait on the other side by now.
+            await publish("poll.a", str(number), url=front)
+            answer = (await waiting).json()
+            expect("what it waited for", answer["messages"][-1], {"topic": "poll.a", "offset": number, "data": number})
+
+        headers = {"If-None-Match": (await http.get(f"{front}/topics/poll.a")).headers["etag"]}
+        waiting = asyncio.create_task(http.get(f"{front}/topics/poll.a", params={"wait": 25}, headers=headers))
+        await asyncio.sleep(0.5)
+        await publish("poll.a", "4", url=front)
+        answer = await waiting
+        expect("the newest one", (answer.status_code, answer.text), (200, "4"))
+
+        params = [("topic", "poll.a"), ("topic", "born.*"), ("from", "live")]
+        async with aconnect_sse(http, "GET", f"{front}/events", params=params) as source:
+            events = source.aiter_sse()
+            expect("the acknowledgement", (await anext(events)).event, "subscribed")
+            for number in range(1, 4):
+                for topic, offset in [("poll.a", 4 + number), ("born.later", number)]:
+                    await publish(topic, str(number), url=front)
+                    while (event := await anext(events)).event != "message":
+                        expect("a birth", (event.event, event.json()["topic"]), ("topic", "born.later"))
+                    expect("a message", event.json(), {"topic": topic, "offset": offset, "data": number})
+
+
 async def everything(front):
     silence = asyncio.create_task(signs_of_life(front))
     await requests(front)
     await websockets(front)
     await streams(front)
     await a_publish_stream(front)
+    if os.environ.get("FANFARE_EVENTS"):
+        await many_topics(front)
     await asyncio.to_thread(a_slow_reader, front)
     await silence
     expect("metrics are not public", (await asyncio.to_thread(refused, f"{front}/metrics"))[0], 403)
