@@ -5,11 +5,11 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 
 use support::metrics::until_metric;
+use support::wire::Wire;
 use support::{Gateway, fanfare};
 
 /// A running `fanfare subscribe`, ended with the test.
@@ -97,40 +97,6 @@ fn a_refusal_that_will_not_change_ends_it() {
     command.args(["subscribe", "--url", "nonsense", "a"]);
     assert_eq!(run(command, "").status.code(), Some(1));
     assert_eq!(run(fanfare(), "").status.code(), Some(2), "a subcommand is missing");
-}
-
-/// A wire between a client and a gateway that can be cut.
-struct Wire {
-    address: SocketAddr,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Wire {
-    fn to(gateway: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let open = Arc::clone(&streams);
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let (client, server) = (client.unwrap(), TcpStream::connect(gateway).unwrap());
-                open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
-                for (mut from, mut to) in
-                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
-                {
-                    // Ends with its connection; a cut one is an error, and as good.
-                    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-                }
-            }
-        });
-        Self { address, streams }
-    }
-
-    fn cut(&self) {
-        for stream in self.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
 }
 
 #[test]
