@@ -23,12 +23,13 @@
 //!
 //! # Example
 //! ```no_run
-//! use fanfare_client::{Client, Event, Payload};
+//! use fanfare_client::session::Event;
+//! use fanfare_client::{Client, Payload};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("http://127.0.0.1:8080")?;
-//! let mut subscription = client.subscribe(["ticker.BTC-USD"]).await?;
+//! let mut subscription = client.session(["ticker.BTC-USD"]).await?;
 //!
 //! let published = client.publisher().publish("ticker.BTC-USD", Payload::json(r#"{"bid":"64000.10"}"#)).await?;
 //! println!("published at {}", published.offset);
@@ -42,21 +43,21 @@
 
 mod client;
 mod connection;
-mod event;
+mod frame;
 mod payload;
 mod publisher;
 mod raw;
 mod refusal;
-mod subscription;
+pub mod session;
 mod topic_request;
 mod websocket;
 
 pub use client::{Client, UrlError};
-pub use event::{Acknowledged, Acknowledgement, Data, Event, Message};
+pub use frame::{Acknowledged, Acknowledgement, Data};
 pub use payload::{Item, Payload};
 pub use publisher::{PublishError, Published, PublishedBatch, Publisher};
 pub use raw::{RawEvent, RawSubscription};
 pub use refusal::{HttpRefusal, Refusal};
-pub use subscription::{CommandError, SubscribeError, Subscription};
+pub use session::SubscribeError;
 pub use topic_request::{Policy, Start, TopicRequest};
 pub use websocket::{Closed, ReceiveError};

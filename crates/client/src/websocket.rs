@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{Address, Connection, Upgraded};
 use crate::refusal::HttpRefusal;
-use crate::subscription::SubscribeError;
+use crate::session::SubscribeError;
 
 /// The longest message read; 256 times the server's default for a payload.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;

@@ -5,4 +5,4 @@
 mod peer;
 mod publish;
 mod raw;
-mod subscribe;
+mod session;

@@ -5,10 +5,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fanfare_client::{
-    Acknowledged, Acknowledgement, Client, Data, Event, Message, Start, SubscribeError, Subscription,
-    TopicRequest,
-};
+use fanfare_client::session::{Event, Message, Session};
+use fanfare_client::{Acknowledged, Acknowledgement, Client, Data, Start, SubscribeError, TopicRequest};
 use tokio::time::sleep;
 
 use super::BackOff;
@@ -38,8 +36,8 @@ pub fn run(subscribe: &Subscribe) -> anyhow::Result<()> {
         let mut back_off = BackOff::default();
         loop {
             let began = Instant::now();
-            let end = match client.subscribe(places.requests(subscribe)).await {
-                Ok(mut subscription) => listen(&mut subscription, subscribe, &mut places).await,
+            let end = match client.session(places.requests(subscribe)).await {
+                Ok(mut session) => listen(&mut session, subscribe, &mut places).await,
                 Err(error) => refused(error),
             };
             let (why, advised) = match end {
@@ -78,11 +76,11 @@ fn refused(error: SubscribeError) -> End {
     }
 }
 
-async fn listen(subscription: &mut Subscription, subscribe: &Subscribe, places: &mut Places) -> End {
-    places.acknowledge(subscription.acknowledgements());
+async fn listen(session: &mut Session, subscribe: &Subscribe, places: &mut Places) -> End {
+    places.acknowledge(session.acknowledgements());
     let mut advised = None;
     loop {
-        let printed = match subscription.next().await {
+        let printed = match session.next().await {
             Ok(Event::Message(message)) => {
                 places.reached(&message);
                 print(&message, subscribe)

@@ -1,6 +1,7 @@
-//! A subscription over the native format: many topics on one WebSocket, `fanfare.v1.json`.
+//! One connection over the native format: many topics on one WebSocket, `fanfare.v1.json`, exactly as the server speaks.
 //!
-//! Commands wait for their reply. What arrives before it is kept, in order, for [`Subscription::next`].
+//! For those who come back by themselves, or never. A [`Subscription`](crate::Subscription) does it for everybody else.
+//! Commands wait for their reply. What arrives before it is kept, in order, for [`Session::next`].
 //!
 //! # Owner        the caller, by `&mut`
 //! # Bounds       [`KEPT_BYTES_MAX`] of events kept during commands
@@ -14,7 +15,8 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::connection::Address;
-use crate::event::{self, Acknowledgement, Data, Event, Received, Reply};
+use crate::frame::{self, Acknowledgement, Data, Received, Reply};
+pub use crate::frame::{Event, Message};
 use crate::payload;
 use crate::publisher::Published;
 use crate::refusal::{HttpRefusal, Refusal};
@@ -26,8 +28,8 @@ const SUBPROTOCOL: &str = "fanfare.v1.json";
 /// Room for one message of any length, and for some 100,000 short ones.
 const KEPT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
-/// Receives the messages of its topics. Made by [`Client::subscribe`](crate::Client::subscribe).
-pub struct Subscription {
+/// Receives the messages of its topics. Made by [`Client::session`](crate::Client::session).
+pub struct Session {
     socket: Socket,
     timeout: Duration,
     client_id: String,
@@ -38,7 +40,7 @@ pub struct Subscription {
     last_id: u64,
 }
 
-/// Why there is no subscription.
+/// Why there is no session, or no raw subscription.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
     /// No connection.
@@ -69,7 +71,7 @@ pub enum SubscribeError {
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The server said no; the subscription goes on.
+    /// The server said no; the session goes on.
     #[error("refused: {0}")]
     Refused(Refusal),
     /// The data of a publish is not one JSON value; nothing was sent.
@@ -81,8 +83,8 @@ pub enum CommandError {
     /// More arrived before the reply than is kept. Nothing is lost; take the events and the reply will be passed over.
     #[error("too many events before the reply: take them with next()")]
     Overrun,
-    /// The server closed; [`Subscription::next`] says with which code.
-    #[error("the server closed the subscription")]
+    /// The server closed; [`Session::next`] says with which code.
+    #[error("the server closed the session")]
     Closed,
     /// The connection is gone.
     #[error(transparent)]
@@ -98,14 +100,14 @@ enum Command<'a> {
     Ping { id: u64 },
 }
 
-impl Subscription {
+impl Session {
     pub(crate) async fn open(
         address: &Address,
         limit: Duration,
         topics: &[TopicRequest],
     ) -> Result<Self, SubscribeError> {
         let socket = Socket::open(address, "/ws", Some(SUBPROTOCOL), limit).await?;
-        let mut subscription = Self {
+        let mut session = Self {
             socket,
             timeout: limit,
             client_id: String::new(),
@@ -114,7 +116,7 @@ impl Subscription {
             kept_bytes: 0,
             last_id: 0,
         };
-        let acknowledgements = subscription.send_subscribe(topics).await?;
+        let acknowledgements = session.send_subscribe(topics).await?;
         if !acknowledgements.is_empty() && acknowledgements.iter().all(|topic| topic.result.is_err()) {
             return Err(SubscribeError::Topics(acknowledgements));
         }
@@ -122,22 +124,22 @@ impl Subscription {
         for Acknowledgement { topic, result } in acknowledgements.iter().rev() {
             if let Err(refusal) = result {
                 let refused = Event::Refused { topic: topic.clone(), refusal: refusal.clone() };
-                subscription.kept_bytes += weight(&refused);
-                subscription.kept.push_front(refused);
+                session.kept_bytes += weight(&refused);
+                session.kept.push_front(refused);
             }
         }
-        subscription.acknowledgements = acknowledgements;
-        Ok(subscription)
+        session.acknowledgements = acknowledgements;
+        Ok(session)
     }
 
     /// Waits for the next event. Cancel safe: an event is returned by this call or by the next one.
     ///
     /// ```no_run
-    /// # async fn follow(mut subscription: fanfare_client::Subscription) -> Result<(), fanfare_client::ReceiveError> {
-    /// use fanfare_client::Event;
+    /// # async fn follow(mut session: fanfare_client::session::Session) -> Result<(), fanfare_client::ReceiveError> {
+    /// use fanfare_client::session::Event;
     ///
     /// loop {
-    ///     match subscription.next().await? {
+    ///     match session.next().await? {
     ///         Event::Message(message) => println!("{} {}", message.topic, message.offset),
     ///         Event::Gap { topic, from, to, .. } => println!("{topic}: {from} to {to} are lost"),
     ///         Event::Closed(closed) => return Ok(println!("closed with {}: {}", closed.code, closed.reason)),
@@ -164,8 +166,8 @@ impl Subscription {
     /// Subscribes to more topics; the acknowledgements are in the order of the topics.
     ///
     /// ```no_run
-    /// # async fn more(mut subscription: fanfare_client::Subscription) -> Result<(), fanfare_client::CommandError> {
-    /// for topic in subscription.subscribe(["ticker.ETH-USD", "trades.*"]).await? {
+    /// # async fn more(mut session: fanfare_client::session::Session) -> Result<(), fanfare_client::session::CommandError> {
+    /// for topic in session.subscribe(["ticker.ETH-USD", "trades.*"]).await? {
     ///     match topic.result {
     ///         Ok(acknowledged) => println!("{} at {:?}", topic.topic, acknowledged.offset),
     ///         Err(refusal) => println!("{} refused: {refusal}", topic.topic),
@@ -211,8 +213,8 @@ impl Subscription {
     /// Publishes one JSON message over this connection.
     ///
     /// ```no_run
-    /// # async fn say(mut subscription: fanfare_client::Subscription) -> Result<(), fanfare_client::CommandError> {
-    /// let published = subscription.publish("chat.1", br#"{"text":"hello"}"#).await?;
+    /// # async fn say(mut session: fanfare_client::session::Session) -> Result<(), fanfare_client::session::CommandError> {
+    /// let published = session.publish("chat.1", br#"{"text":"hello"}"#).await?;
     /// println!("at {}", published.offset);
     /// # Ok(())
     /// # }
@@ -242,7 +244,7 @@ impl Subscription {
         }
     }
 
-    /// What the server answered to the topics this subscription was opened with.
+    /// What the server answered to the topics this session was opened with.
     pub fn acknowledgements(&self) -> &[Acknowledgement] {
         &self.acknowledgements
     }
@@ -252,7 +254,7 @@ impl Subscription {
         &self.client_id
     }
 
-    /// Closes with 1000 and waits for the server's close within the client's timeout. Dropping a subscription instead
+    /// Closes with 1000 and waits for the server's close within the client's timeout. Dropping a session instead
     /// closes the connection without a word.
     ///
     /// # Errors
@@ -297,7 +299,7 @@ impl Subscription {
 
     async fn receive(&mut self) -> Result<Received, ReceiveError> {
         let received = match self.socket.recv().await? {
-            Incoming::Text(frame) => event::read(&frame).inspect_err(|_| self.socket.abandon(1002))?,
+            Incoming::Text(frame) => frame::read(&frame).inspect_err(|_| self.socket.abandon(1002))?,
             Incoming::Binary(_) => {
                 self.socket.abandon(1003);
                 return Err(ReceiveError::Protocol("a binary frame".to_owned()));

@@ -16,7 +16,7 @@ use crate::publisher::Published;
 use crate::refusal::Refusal;
 use crate::websocket::{Closed, ReceiveError};
 
-/// What a subscription receives.
+/// What a session receives, as the server said it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
