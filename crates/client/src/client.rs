@@ -9,6 +9,7 @@ use crate::connection::Address;
 use crate::publisher::Publisher;
 use crate::raw::RawSubscription;
 use crate::session::{Session, SubscribeError};
+use crate::subscription::Subscription;
 use crate::topic_request::{Start, TopicRequest};
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -85,7 +86,31 @@ impl Client {
         Publisher::new(self.address.clone(), self.timeout)
     }
 
-    /// Opens `/ws`, subscribes to `topics` (names, patterns, or [`TopicRequest`]s) and waits for the acknowledgement.
+    /// Subscribes to topics: names, wildcards, or [`TopicRequest`]s. The subscription connects when it is first asked for
+    /// an event, and comes back by itself from then on.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use fanfare_client::{Client, Event, Start, TopicRequest};
+    ///
+    /// let client = Client::new("http://127.0.0.1:8080")?;
+    /// let logs = TopicRequest::new("logs.>").start(Start::Earliest);
+    /// let mut subscription = client.subscribe(["ticker.BTC-USD".into(), logs]);
+    /// loop {
+    ///     if let Event::Message(message) = subscription.next().await? {
+    ///         println!("{} at {}", message.topic, message.offset);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn subscribe<T: Into<TopicRequest>>(&self, topics: impl IntoIterator<Item = T>) -> Subscription {
+        let topics = topics.into_iter().map(Into::into).collect();
+        Subscription::new(self.address.clone(), self.timeout, topics)
+    }
+
+    /// Opens one connection, subscribes to `topics` on it and waits for the acknowledgement: what a
+    /// [`Subscription`] does again and again, for those who want to see each connection by itself.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]

@@ -41,8 +41,10 @@ pub enum Event {
         topic: String,
         /// The life of its count.
         epoch: String,
-        /// Its last offset.
+        /// Its last offset: messages up to it are replay, those after it are live.
         offset: u64,
+        /// If a position was given for it: whether every message since follows.
+        recovered: Option<bool>,
     },
     /// A topic with a limit of age went stale, or is live again.
     Status {
@@ -136,7 +138,7 @@ pub struct Acknowledged {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     Event(Event),
-    Welcome { client: String, ping: Option<Duration> },
+    Welcome { client: String, ping: Option<Duration>, max_message: Option<usize> },
     Reply { id: u64, reply: Reply },
     Unknown,
 }
@@ -174,6 +176,7 @@ enum ControlFrame {
         #[serde(default)]
         client: String,
         ping: Option<u64>,
+        max_message: Option<usize>,
     },
     Subscribed {
         id: u64,
@@ -207,6 +210,7 @@ enum ControlFrame {
         topic: String,
         epoch: String,
         offset: u64,
+        recovered: Option<bool>,
     },
     Status {
         topic: String,
@@ -273,8 +277,8 @@ fn unreadable(frame: &Bytes, why: &dyn std::fmt::Display) -> ReceiveError {
 impl From<ControlFrame> for Received {
     fn from(frame: ControlFrame) -> Self {
         let event = match frame {
-            ControlFrame::Welcome { client, ping } => {
-                return Self::Welcome { client, ping: ping.map(Duration::from_secs) };
+            ControlFrame::Welcome { client, ping, max_message } => {
+                return Self::Welcome { client, ping: ping.map(Duration::from_secs), max_message };
             }
             ControlFrame::Subscribed { id, topics } => {
                 let topics = topics.into_iter().map(Into::into).collect();
@@ -294,7 +298,9 @@ impl From<ControlFrame> for Received {
             ControlFrame::Gap { topic, epoch, from, to, reason } => {
                 Event::Gap { topic, epoch, from, to, reason }
             }
-            ControlFrame::Topic { topic, epoch, offset } => Event::Topic { topic, epoch, offset },
+            ControlFrame::Topic { topic, epoch, offset, recovered } => {
+                Event::Topic { topic, epoch, offset, recovered }
+            }
             ControlFrame::Status { topic, status, age_ms } => {
                 Event::Status { topic, status, age: Duration::from_millis(age_ms) }
             }
@@ -365,7 +371,11 @@ mod tests {
         for (frame, expect) in [
             (
                 r#"{"type":"welcome","client":"c1f0e9a2","ping":25,"max_message":65536}"#,
-                Received::Welcome { client: "c1f0e9a2".into(), ping: Some(Duration::from_secs(25)) },
+                Received::Welcome {
+                    client: "c1f0e9a2".into(),
+                    ping: Some(Duration::from_secs(25)),
+                    max_message: Some(65536),
+                },
             ),
             (
                 r#"{"type":"subscribed","id":1,"topics":[
@@ -427,7 +437,21 @@ mod tests {
             ),
             (
                 r#"{"type":"topic","topic":"trades.new","epoch":"k3x9","offset":0}"#,
-                Received::Event(Event::Topic { topic: "trades.new".into(), epoch: "k3x9".into(), offset: 0 }),
+                Received::Event(Event::Topic {
+                    topic: "trades.new".into(),
+                    epoch: "k3x9".into(),
+                    offset: 0,
+                    recovered: None,
+                }),
+            ),
+            (
+                r#"{"type":"topic","topic":"trades.x","epoch":"k3x9","offset":7,"recovered":true}"#,
+                Received::Event(Event::Topic {
+                    topic: "trades.x".into(),
+                    epoch: "k3x9".into(),
+                    offset: 7,
+                    recovered: Some(true),
+                }),
             ),
             (
                 r#"{"type":"status","topic":"x","status":"stale","age_ms":5200}"#,

@@ -23,7 +23,7 @@ use crate::refusal::{HttpRefusal, Refusal};
 use crate::topic_request::TopicRequest;
 use crate::websocket::{Incoming, MESSAGE_BYTES_MAX, ReceiveError, Socket};
 
-const SUBPROTOCOL: &str = "fanfare.v1.json";
+pub(crate) const SUBPROTOCOL: &str = "fanfare.v1.json";
 
 /// Room for one message of any length, and for some 100,000 short ones.
 const KEPT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
@@ -306,7 +306,7 @@ impl Session {
             }
             Incoming::Closed(closed) => Received::Event(Event::Closed(closed)),
         };
-        if let Received::Welcome { client, ping } = &received {
+        if let Received::Welcome { client, ping, .. } = &received {
             self.client_id.clone_from(client);
             if let Some(interval) = ping {
                 self.socket.expect_pings_every(*interval);
@@ -332,7 +332,7 @@ fn unfit(reply: &Reply) -> CommandError {
     ReceiveError::Protocol(format!("a reply to something else: {reply:?}")).into()
 }
 
-fn refusals(acknowledgements: &[Acknowledgement]) -> String {
+pub(crate) fn refusals(acknowledgements: &[Acknowledgement]) -> String {
     let refusals = acknowledgements.iter().filter_map(|topic| {
         topic.result.as_ref().err().map(|refusal| format!("{:?} refused: {refusal}", topic.topic))
     });
