@@ -37,8 +37,10 @@ pub struct Publisher {
 struct Retries {
     back_off: BackOff,
     patience: Option<Duration>,
-    tell: Option<Box<dyn FnMut(&PublishError, Duration) + Send>>,
+    tell: Option<Tell>,
 }
+
+type Tell = Box<dyn FnMut(&PublishError, Duration) + Send>;
 
 /// The place a message got.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -6,3 +6,4 @@ mod peer;
 mod publish;
 mod raw;
 mod session;
+mod subscription;
