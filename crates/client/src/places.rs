@@ -314,3 +314,209 @@ impl Known {
 fn reset(topic: &str, epoch: Arc<str>, offset: u64) -> Event {
     Event::Reset { topic: topic.to_owned(), epoch, offset }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::frame::Data;
+
+    /// A server's topic: dense offsets, the newest of them kept.
+    struct Topic {
+        epoch: String,
+        offset: u64,
+        kept: u64,
+    }
+
+    /// What a subscriber was told of one topic since its last reset.
+    #[derive(Default)]
+    struct Told {
+        epoch: String,
+        offset: Option<u64>,
+        /// Anything between offsets must have been told as a gap.
+        is_dense: bool,
+    }
+
+    impl Told {
+        fn step(&mut self, topic: &str, event: &Event) {
+            match event {
+                Event::Message(Message { epoch, offset, .. }) => {
+                    assert_eq!(**epoch, *self.epoch, "{topic}");
+                    let last = self.offset.replace(*offset);
+                    assert!(last.is_none_or(|last| *offset > last), "{topic}: {offset} after {last:?}");
+                    let is_next = last.is_none_or(|last| *offset == last + 1);
+                    assert!(is_next || !self.is_dense, "{topic}: {last:?}, and without a word {offset}");
+                }
+                Event::Gap { from, to, .. } => {
+                    let last = self.offset.replace(*to);
+                    assert!(
+                        last.is_none_or(|last| *from == last + 1),
+                        "{topic}: {from} to {to} after {last:?}"
+                    );
+                }
+                Event::Reset { epoch, .. } | Event::Topic { epoch, .. } => {
+                    (self.epoch, self.offset) = (epoch.to_string(), None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn message(topic: &str, offset: u64) -> frame::Message {
+        let data = Data::Json(Bytes::from_static(b"1"));
+        frame::Message { topic: topic.to_owned(), offset, event: None, data }
+    }
+
+    /// Two topics by name, one of them conflating; four by wildcard. Connections are cut anywhere, the server loses what
+    /// it kept and now and then forgets everything, repeats a little, and drops messages with and without a gap.
+    fn run(seed: u64) {
+        let mut random = Rng::with_seed(seed);
+        let names = ["dense", "conflated", "w.a", "w.b", "w.c", "w.d"];
+        let mut server: BTreeMap<&str, Topic> = BTreeMap::new();
+        let mut told: BTreeMap<&str, Told> = BTreeMap::new();
+        for name in names {
+            told.entry(name).or_default().is_dense = name != "conflated";
+        }
+        let mut places = Places::new(100);
+        let mut epochs = 0;
+
+        for connection in 0..20 {
+            if random.u8(..) < 40 {
+                server.clear();
+            }
+            // Published while nobody was connected.
+            for name in names {
+                if random.bool() {
+                    epochs += 1;
+                    let fresh = Topic { epoch: format!("e{epochs}"), offset: 0, kept: 0 };
+                    let topic = server.entry(name).or_insert(fresh);
+                    let count = random.u64(0..6);
+                    (topic.offset, topic.kept) = (topic.offset + count, (topic.kept + count).min(10));
+                }
+            }
+            places.reconnected();
+            let mut frames: Vec<(&str, u64)> = Vec::new();
+            for name in names {
+                let is_named = !name.starts_with("w.");
+                if is_named {
+                    epochs += 1;
+                    let fresh = Topic { epoch: format!("e{epochs}"), offset: 0, kept: 0 };
+                    server.entry(name).or_insert(fresh);
+                }
+                let Some(topic) = server.get(name) else { continue };
+                let place = places.place(name);
+                let reaches = |place: &Place| {
+                    *place.epoch == *topic.epoch
+                        && place.offset <= topic.offset
+                        && place.offset + topic.kept >= topic.offset
+                };
+                let recovered = place.as_ref().map(&reaches);
+                let first = match &place {
+                    Some(place) if reaches(place) => place.offset + 1,
+                    // Younger than the first connection: whole.
+                    None if connection > 0 && !is_named => topic.offset + 1 - topic.kept,
+                    _ => topic.offset.max(1),
+                };
+                let event = if is_named {
+                    let answer = Acknowledged {
+                        epoch: Some(topic.epoch.clone()),
+                        offset: Some(topic.offset),
+                        replay: (first..=topic.offset).count() as u64,
+                        recovered,
+                        policy: (name == "conflated").then(|| "conflate".to_owned()),
+                        matched: None,
+                    };
+                    let told = told.entry(name).or_default();
+                    if place.is_none() {
+                        (told.epoch, told.offset) = (topic.epoch.clone(), None);
+                    }
+                    places.acknowledged(&name.into(), &answer)
+                } else {
+                    let start = if connection > 0 { Start::Earliest } else { Start::Last };
+                    places.announced(name.to_owned(), &topic.epoch, topic.offset, recovered, start)
+                };
+                event.iter().for_each(|event| told.entry(name).or_default().step(name, event));
+                // Without a place to name, a topic that was announced and nothing of which came may be another now.
+                if let Some(recovered) = recovered {
+                    assert_eq!(matches!(event, Some(Event::Reset { .. })), !recovered, "{name}");
+                }
+                let repeats = if recovered == Some(true) { random.u64(0..3) } else { 0 };
+                frames.extend(
+                    (first.saturating_sub(repeats).max(1)..=topic.offset).map(|offset| (name, offset)),
+                );
+            }
+            // What is live comes after the replay of its topic, in any order with the others'.
+            for _ in 0..random.usize(0..30) {
+                let name = names[random.usize(..names.len())];
+                let Some(topic) = server.get_mut(name) else { continue };
+                (topic.offset, topic.kept) = (topic.offset + 1, (topic.kept + 1).min(10));
+                frames.push((name, topic.offset));
+            }
+            let cut_at = random.usize(..=frames.len());
+            let mut lost: Option<(&str, u64)> = None;
+            for (name, offset) in frames.into_iter().take(cut_at) {
+                let seen = places.topics[name].seen;
+                if name == "dense" && seen.is_some() && random.u8(..) < 20 {
+                    // With a word about it before the next, or without.
+                    lost = lost.or(Some((name, offset)));
+                    continue;
+                }
+                let mut events = Vec::new();
+                if let Some((_, from)) = lost.take_if(|lost| lost.0 == name && random.bool()) {
+                    let epoch = server[name].epoch.clone();
+                    let (hole, gap) =
+                        places.gap(name.to_owned(), &epoch, from, offset - 1, "slow".to_owned());
+                    events.extend([hole, gap]);
+                }
+                let (hole, message) = places.message(message(name, offset));
+                events.extend([hole, message]);
+                let told = told.entry(name).or_default();
+                events.iter().flatten().for_each(|event| told.step(name, event));
+                lost = lost.filter(|lost| lost.0 != name);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_happens_a_message_comes_once_in_order_or_is_told_as_lost() {
+        let given = std::env::var("FANFARE_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seeds = given.map_or(0..500, |seed| seed..seed + 1);
+        for seed in seeds {
+            std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("FANFARE_SEED={seed}"));
+        }
+    }
+
+    #[test]
+    fn what_the_server_has_forgotten_makes_room() {
+        let mut places = Places::new(2);
+        let announce = |places: &mut Places, topic: &str| {
+            places.announced(topic.to_owned(), "k3x9", 0, None, Start::Last).map(|_| places.is_known(topic))
+        };
+        places.reconnected();
+        assert_eq!(announce(&mut places, "a"), Some(true));
+        assert_eq!(announce(&mut places, "b"), Some(true));
+        assert_eq!(announce(&mut places, "c"), Some(false));
+        assert!(!places.is_complete());
+        places.reconnected();
+        assert_eq!(announce(&mut places, "b"), None, "it goes on");
+        assert_eq!(announce(&mut places, "c"), Some(true), "in the place of a");
+    }
+
+    #[test]
+    fn what_spoke_last_is_named_first() {
+        let mut places = Places::new(10);
+        places.reconnected();
+        for topic in ["a.1", "a.2", "a.3", "b.1"] {
+            places.announced(topic.to_owned(), "k3x9", 0, None, Start::Last);
+        }
+        for topic in ["a.2", "b.1", "a.3"] {
+            places.message(message(topic, 1));
+        }
+        let names: Vec<String> = places.positions("a.*").into_iter().map(|(topic, _)| topic).collect();
+        assert_eq!(names, ["a.3", "a.2", "a.1"]);
+    }
+}

@@ -4,7 +4,7 @@
 //! Commands wait for their reply. What arrives before it is kept, in order, for [`Session::next`].
 //!
 //! # Owner        the caller, by `&mut`
-//! # Bounds       [`KEPT_BYTES_MAX`] of events kept during commands
+//! # Bounds       32 MiB of events kept during commands
 
 use std::collections::VecDeque;
 use std::io;

@@ -374,6 +374,10 @@ impl Subscription {
             }
         }
         let wake_at = [open.answer_by, open.ask_again_at].into_iter().flatten().min();
+        if wake_at.is_some_and(|at| at <= Instant::now()) {
+            // The caller was away. One turn of the reactor: an answer that is there becomes visible.
+            tokio::task::yield_now().await;
+        }
         let received = match wake_at {
             Some(at) => match timeout_at(at, open.socket.recv()).await {
                 Ok(received) => received,

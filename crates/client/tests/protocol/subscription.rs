@@ -434,11 +434,24 @@ async fn what_came_while_nobody_asked_is_not_silence() {
         event = subscription.next() => panic!("{event:?}"),
         () = sleep(Duration::from_millis(1)) => {}
     }
-    send(&mut peer, "x", 2).await;
     pause();
     tokio::time::advance(Duration::from_secs(100)).await;
     resume();
+    // Arrives without a turn of the reactor.
+    send(&mut peer, "x", 2).await;
     expect(&mut subscription, &[message("x", "k3x9", 2)]).await;
+
+    // Neither is it an answer that never came.
+    subscription.add("y");
+    tokio::select! {
+        event = subscription.next() => panic!("{event:?}"),
+        _ = peer.recv_text() => {}
+    }
+    pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    resume();
+    peer.send(r#"{"type":"subscribed","id":2,"topics":[{"topic":"y","epoch":"k3x9","offset":1}]}"#).await;
+    assert!(matches!(subscription.next().await, Ok(Event::Subscribed { .. })));
 }
 
 #[tokio::test]
