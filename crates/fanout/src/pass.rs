@@ -197,7 +197,8 @@ impl Shard {
         let name = &known.name;
         let notices = Notices {
             announcement: messages.first().filter(|message| message.offset() == 1).map(|message| {
-                Event::Topic { topic: name, epoch: message.epoch(), offset: 0, recovered: None }
+                let policy = known.settings.policy.announced();
+                Event::Topic { topic: name, epoch: message.epoch(), offset: 0, recovered: None, policy }
             }),
             status: match silence {
                 Some((age, Status::Stale)) => Some(replay::stale(name, age)),

@@ -97,7 +97,7 @@ fn head(format: FormatId) -> Vec<u8> {
     };
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache, no-transform\r\n\
-         x-accel-buffering: no\r\naccess-control-allow-origin: *\r\ntransfer-encoding: chunked\r\n\r\n"
+         x-accel-buffering: no\r\naccess-control-allow-origin: *\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     );
     [head.as_bytes(), &chunk::chunk(first)].concat()
 }

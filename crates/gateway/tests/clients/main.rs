@@ -30,7 +30,7 @@ use support::Gateway;
 use tools::{Tool, Unusable};
 
 /// Whether the gateway has `/events`, `/poll`, patterns on `/ws` and `stale_after`.
-const EVENTS: bool = false;
+const EVENTS: bool = true;
 
 /// Stories wait more than they compute, so more of them run at once than there are cores.
 const STORIES_AT_ONCE: usize = 4;
