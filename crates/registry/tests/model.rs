@@ -73,7 +73,7 @@ impl Life {
     /// The sequences still kept.
     fn kept(&self, name: &Topic) -> &[u64] {
         let Retention { last_value, replay } = retention(name);
-        let max = replay.map_or(usize::from(last_value), |limits| limits.messages_max);
+        let max = replay.map_or_else(|| usize::from(last_value), |limits| limits.messages_max);
         &self.sequences[self.sequences.len().saturating_sub(max)..]
     }
 

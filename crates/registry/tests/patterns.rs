@@ -1,4 +1,4 @@
-//! Topics and patterns that appear at the same moment.
+//! Patterns of many topics, and topics and patterns that appear at the same moment.
 
 mod support;
 
@@ -57,4 +57,27 @@ fn a_topic_born_beside_a_pattern_has_its_interest_from_the_first_message_or_the_
         assert_eq!(live, (vec![7], vec![]), "round {round}: of both shards, the one that stayed");
     }
     assert!(pattern_first > 0 && topic_first > 0, "{pattern_first} and {topic_first}");
+}
+
+#[test]
+fn the_last_to_leave_a_pattern_leaves_all_its_topics() {
+    let (registry, mailboxes) = (Registry::new(LIMITS, |_| ring(9)), Mailboxes::new(2, usize::MAX));
+    let topics: Vec<_> = (0..LIMITS.wildcard_topics_max).map(|index| topic(&format!("t.{index}"))).collect();
+    let publish = || {
+        for name in &topics {
+            registry.admit(0, name, drafts(name, 1), Instant::now(), &mailboxes).expect("there is room");
+        }
+        [mailboxes.take(0).len(), mailboxes.take(1).len()]
+    };
+    assert_eq!(publish(), [0, 0]);
+    for shard in [0, 0, 1] {
+        let joined = registry.join_pattern(&pattern("t.*"), shard, |_| Start::Last, Instant::now());
+        assert_eq!(joined.expect("just as many as may be").len(), topics.len());
+    }
+    registry.leave_pattern(&pattern("t.*"), 0, false);
+    assert_eq!(publish(), [topics.len(), topics.len()]);
+    registry.leave_pattern(&pattern("t.*"), 0, true);
+    assert_eq!(publish(), [0, topics.len()]);
+    registry.leave_pattern(&pattern("t.*"), 1, true);
+    assert_eq!((publish(), registry.patterns()), ([0, 0], 0));
 }
