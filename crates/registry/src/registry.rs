@@ -530,6 +530,30 @@ mod tests {
     }
 
     #[test]
+    fn the_age_is_that_of_the_last_message() {
+        let (registry, shards, now) = (registry(9, 1 << 20), Shards::default(), Instant::now());
+        let join = |name, now| registry.join(&topic(name), 0, &Start::Last, now).unwrap().age;
+        assert_eq!(join("a", now), None);
+        let info = registry.info(&topic("a"), now).unwrap();
+        assert_eq!((info.age, info.oldest, info.subscribers), (None, None, 1));
+        for name in ["a", "live.a"] {
+            registry.admit(0, &topic(name), drafts(name, &["x"]), now, &shards).unwrap();
+            registry
+                .admit(0, &topic(name), drafts(name, &[]), now + Duration::from_secs(1), &shards)
+                .unwrap();
+            let age = Some(Duration::from_secs(2));
+            assert_eq!(join(name, now + Duration::from_secs(2)), age, "{name}");
+        }
+        let later = now + Duration::from_secs(3);
+        assert_eq!(registry.last(&topic("a"), later).unwrap().age, Duration::from_secs(3));
+        assert_eq!(
+            registry.info(&topic("a"), now - Duration::from_secs(1)).unwrap().age,
+            Some(Duration::ZERO)
+        );
+        assert!(registry.last(&topic("live.a"), later).is_none());
+    }
+
+    #[test]
     fn a_batch_of_nothing_changes_nothing() {
         let (registry, shards) = (registry(9, 1 << 20), Shards::default());
         join(&registry, 0, "a");

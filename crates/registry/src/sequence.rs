@@ -184,8 +184,8 @@ mod tests {
                     while before < NUMBERS {
                         let watermark = sequence.watermark() as usize;
                         assert!(watermark >= before, "{watermark} after {before}");
-                        for number in before..watermark {
-                            assert!(handed[number].load(Ordering::Relaxed), "{} of {watermark}", number + 1);
+                        for (handed, number) in handed[before..watermark].iter().zip(before + 1..) {
+                            assert!(handed.load(Ordering::Relaxed), "{number} of {watermark}");
                         }
                         before = watermark;
                     }
