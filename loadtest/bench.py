@@ -100,6 +100,12 @@ class Load:
         return json.loads(text) if text else sys.exit(log.strip().splitlines()[-1])
 
 
+def busy(report):
+    """What to print behind a run's figures if the machine had too little time for it, or nothing."""
+    reasons = report["generator"]["bottleneck"]
+    return f"   busy: {'; '.join(reasons)}" if reasons else ""
+
+
 def load(server, *flags):
     """Runs `fanfare-load quick` against a server; returns its report."""
     with Load(server, *flags) as run:

@@ -30,7 +30,7 @@ import subprocess
 import sys
 import time
 
-from bench import Load, configuration, gateway, load
+from bench import Load, busy, configuration, gateway, load
 
 PAGE = 4096
 LOOK_EVERY = 0.05
@@ -82,7 +82,7 @@ def isolation(options, start):
             closed = f"   closed by the server {slow['closed_by_server']} {slow['closes']}" if slow else ""
             print(f"round {number + 1}  {stalled:4} stalled   p50 {latency['p50'] / 1000:.2f} ms"
                   f"   p99 {latency['p99'] / 1000:.2f} ms   {report['delivered_per_second']:.0f} deliveries/s"
-                  f"   lost {delivery['lost']}{closed}", flush=True)
+                  f"   lost {delivery['lost']}{closed}{busy(report)}", flush=True)
     without, with_stalled = (statistics.median(p99[stalled]) for stalled in (0, options.stalled))
     pairs = sorted(ours / theirs for ours, theirs in zip(p99[options.stalled], p99[0]))
     print(f"p99 of the healthy, medians   none stalled {without:.2f} ms   {options.stalled} stalled {with_stalled:.2f} ms"

@@ -7,7 +7,7 @@ round begins with another format."""
 import statistics
 import sys
 
-from bench import gateway, load
+from bench import busy, gateway, load
 
 FORMATS = ["raw", "sse", "json", "ndjson"]
 
@@ -31,7 +31,7 @@ def main():
             figures[name].append(cpu)
             print(f"round {number + 1}  {name:6} {cpu:6.3f} µs/delivery   {writes:.3f} writes/delivery   p50 {latency['p50'] / 1000:.2f} ms"
                   f"   p99 {latency['p99'] / 1000:.2f} ms   lost {delivery['lost']}"
-                  f"   out of order {delivery['out_of_order']}   unannounced {delivery['unannounced']}", flush=True)
+                  f"   out of order {delivery['out_of_order']}   unannounced {delivery['unannounced']}{busy(report)}", flush=True)
     medians = {name: statistics.median(values) for name, values in figures.items()}
     print("medians  " + "   ".join(f"{name} {medians[name]:.3f} µs" for name in FORMATS))
     for name in FORMATS[1:]:

@@ -192,21 +192,19 @@ impl Crowd {
     fn handle_event(&mut self, key: usize, readable: bool, closing: bool, buffer: &mut [u8]) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         let was_open = subscriber.is_open();
-        let outcome = subscriber
+        let read = subscriber
             .connect(&self.scene)
             .and_then(|()| if readable { self.read(key, closing, buffer) } else { Ok(()) });
-        let Some(subscriber) = self.subscribers.get(key) else { return };
-        let is_open = subscriber.is_open();
-        if is_open && !was_open {
-            self.opened(key);
-        }
-        if let Err(ended) = outcome {
+        // One that opened may have ended in the same read.
+        let is_new = self.subscribers[key].is_open() && !was_open;
+        let opened = if is_new { self.opened(key) } else { Ok(()) };
+        if let Err(ended) = read.and(opened) {
             self.end(key, &ended);
         }
     }
 
     /// A subscriber is subscribed; one that is slow is not told any more when its socket has something.
-    fn opened(&mut self, key: usize) {
+    fn opened(&mut self, key: usize) -> Result<(), Ended> {
         self.dialing -= 1;
         let subscriber = &mut self.subscribers[key];
         let pace = subscriber.pace();
@@ -216,15 +214,14 @@ impl Crowd {
         }
         .fetch_add(1, Relaxed);
         self.recorders.of(pace).counters.open.fetch_add(1, Relaxed);
-        if pace == Pace::Full {
-            return;
-        }
-        if let Err(error) = self.poll.registry().deregister(subscriber.socket()) {
-            return self.end(key, &Ended::Socket(error.kind()));
-        }
         if pace == Pace::Trickle {
             self.trickling.push((key, Allowance::from(self.scene.clock.now_ns())));
         }
+        if pace == Pace::Full {
+            return Ok(());
+        }
+        let deregistered = self.poll.registry().deregister(subscriber.socket());
+        deregistered.map_err(|error| Ended::Socket(error.kind()))
     }
 
     /// Reads until the socket has no more. A read that leaves room in the buffer took all there was; only a connection
@@ -269,15 +266,16 @@ impl Crowd {
             if may == 0 {
                 return true;
             }
-            let outcome = self.read_once(*key, &mut buffer[..may]);
-            match outcome {
-                Ok(length) => allowance.spend(length.unwrap_or(0)),
+            match self.read_once(*key, &mut buffer[..may]) {
+                Ok(length) => {
+                    allowance.spend(length.unwrap_or(0));
+                    true
+                }
                 Err(ended) => {
                     self.end(*key, &ended);
-                    return false;
+                    false
                 }
             }
-            true
         });
         self.trickling = trickling;
     }
@@ -305,6 +303,7 @@ impl Crowd {
 
     fn end(&mut self, key: usize, ended: &Ended) {
         let subscriber = self.subscribers.remove(key);
+        self.trickling.retain(|(trickling, _)| *trickling != key);
         let recorder = self.recorders.of_mut(subscriber.pace());
         if subscriber.is_open() {
             recorder.counters.open.fetch_sub(1, Relaxed);

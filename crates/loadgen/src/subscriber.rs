@@ -276,5 +276,6 @@ mod tests {
     #[test]
     fn a_subscriber_at_rest_is_small() {
         assert!(size_of::<Subscriber>() <= 256, "{} bytes", size_of::<Subscriber>());
+        assert!(size_of::<Incoming>() <= 128, "{} bytes", size_of::<Incoming>());
     }
 }
