@@ -125,7 +125,9 @@ fn streams_of_events_and_lines_reach_every_subscriber() {
         assert_eq!(report["delivery"]["delivered"], 60 * 5 + 60 * 4);
         assert_eq!(report["latency_us"]["count"], 50 * 5 + 50 * 4);
     };
-    ["sse", "ndjson", "events"].into_iter().for_each(check);
+    thread::scope(|scope| {
+        ["sse", "ndjson", "events"].iter().for_each(|format| drop(scope.spawn(|| check(format))));
+    });
 }
 
 /// 20 messages.
@@ -197,10 +199,15 @@ fn stalled_subscribers_are_kept_apart_and_their_closes_are_counted() {
         assert_eq!(report["stalled"]["closes"][label].as_u64().unwrap_or(0), closed, "{report:#}");
         assert_eq!(peer.pongs.load(SeqCst), if format == "json" { 6 } else { 0 });
     };
-    check(Mistake::Nothing, "json", (0, 0, ""));
-    check(Mistake::Close, "json", (1, 2, "4101"));
-    check(Mistake::Close, "sse", (1, 2, "last chunk"));
-    check(Mistake::Hang, "ndjson", (1, 2, "end of stream"));
+    let rows = [
+        (Mistake::Nothing, "json", (0, 0, "")),
+        (Mistake::Close, "json", (1, 2, "4101")),
+        (Mistake::Close, "sse", (1, 2, "last chunk")),
+        (Mistake::Hang, "ndjson", (1, 2, "end of stream")),
+    ];
+    thread::scope(|scope| {
+        rows.iter().for_each(|row| drop(scope.spawn(|| check(row.0, row.1, row.2))));
+    });
 }
 
 #[test]
