@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fanfare_fanout::{
-    Beginning, Eviction, Flushed, Left, Name, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits,
-    SlowPolicy, SubscribeError, SubscriberId, TopicSettings, Wish,
+    Beginning, Eviction, Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits, SlowPolicy,
+    SubscribeError, SubscriberId, TopicSettings, Wish,
 };
 use fanfare_wire::websocket::{CloseCode, OpCode, close_frame};
 use fanfare_wire::{Epoch, FormatId, Message, Topic};

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fanfare_registry::{
-    BatchSize, InboxFull, Inboxes, JoinError, Joined, Registry, RegistryLimits, Retention, Selected, ShardSet,
+    BatchSize, InboxFull, Inboxes, JoinError, Joined, Registry, RegistryLimits, Retention, ShardSet,
 };
 use fanfare_wire::command::Start;
-use fanfare_wire::{Message, Pattern, Topic};
+use fanfare_wire::{Message, Name, Pattern, Topic};
 
 use support::{Random, drafts, pattern, ring, topic};
 
@@ -368,10 +368,10 @@ impl World {
     }
 
     fn poll(&mut self) {
-        let selection: Vec<Selected> = (0..1 + self.random.below(3))
+        let selection: Vec<Name> = (0..1 + self.random.below(3))
             .map(|_| match self.random.chance(60) {
-                true => Selected::Topic(self.topics[self.random.below(TOPICS.len())].clone()),
-                false => Selected::Pattern(self.patterns[self.random.below(PATTERNS.len())].clone()),
+                true => Name::Topic(self.topics[self.random.below(TOPICS.len())].clone()),
+                false => Name::Pattern(self.patterns[self.random.below(PATTERNS.len())].clone()),
             })
             .collect();
         let cursor = if self.random.chance(10) { None } else { Some(self.cursor()) };
@@ -387,8 +387,8 @@ impl World {
         let mut by_pattern = false;
         for selection in &selection {
             match selection {
-                Selected::Topic(name) => _ = named.insert(name.clone()),
-                Selected::Pattern(pattern) => {
+                Name::Topic(name) => _ = named.insert(name.clone()),
+                Name::Pattern(pattern) => {
                     by_pattern = true;
                     selected.extend(self.matching(pattern));
                 }
@@ -413,8 +413,8 @@ impl World {
         let matches = |name: &Topic| {
             named.contains(name)
                 || selection.iter().any(|selected| match selected {
-                    Selected::Topic(_) => false,
-                    Selected::Pattern(pattern) => pattern.matches(name),
+                    Name::Topic(_) => false,
+                    Name::Pattern(pattern) => pattern.matches(name),
                 })
         };
         let (expect, sequence) = match complete {

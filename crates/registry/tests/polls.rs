@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use fanfare_registry::{Registry, Selected};
+use fanfare_registry::Registry;
 use fanfare_wire::command::Start;
-use fanfare_wire::{Message, Topic};
+use fanfare_wire::{Message, Name, Topic};
 
 use support::{LIMITS, Mailboxes, Random, StopOnPanic, drafts, pattern, ring, topic};
 
@@ -31,10 +31,10 @@ impl Poller<'_> {
     /// Returns whether there was anything new.
     fn poll(&mut self) -> bool {
         let selection = [
-            Selected::Topic(topic("t.0")),
-            Selected::Pattern(pattern("t.>")),
-            Selected::Pattern(pattern("*.1")),
-            Selected::Topic(topic("unheard.of")),
+            Name::Topic(topic("t.0")),
+            Name::Pattern(pattern("t.>")),
+            Name::Pattern(pattern("*.1")),
+            Name::Topic(topic("unheard.of")),
         ];
         let epoch = self.registry.epoch().to_string();
         let cursor = self.cursor.map(|sequence| (epoch.as_str(), sequence));
