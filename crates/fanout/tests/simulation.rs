@@ -16,7 +16,7 @@ use fanfare_fanout::{
     SubscribeError, SubscriberId, TopicSettings, Wish,
 };
 use fanfare_wire::websocket::{CloseCode, OpCode, close_frame};
-use fanfare_wire::{Epoch, FormatId, Message, Topic};
+use fanfare_wire::{Epoch, FormatId, Message, Name, Topic};
 use model::{Promise, Random, Reader, Seen, Sockets, Topics, control_frame, heartbeat_frame};
 
 const SEEDS: u64 = 300;
