@@ -4,7 +4,8 @@
 Isolation. In each round two fresh gateways serve the same load, one with all subscribers healthy, one with a part of them
 stalled: they connect, subscribe, and never read. The order turns from round to round. Compared are the p99 of the healthy
 subscribers' latencies, from when a message was due to when it was read. Warm-up is long enough for what waits for a stalled
-subscriber to reach its bound, so that the policy is at work in all of the window.
+subscriber to reach its bound, so that the policy is at work in all of the window. All together they are as many in both, so
+beside stalled ones fewer are healthy, and a pass is that much shorter.
 
 Memory. One more run of each kind is looked at twice: when all have connected and nothing was published yet, and when
 publishing is over, the healthy have received everything and the stalled still hold what waits for them (`--hold`). The
