@@ -16,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, NATIVE_JSON};
+use crate::javascript;
 use crate::publish;
 use crate::session::Endpoint;
 use crate::transport::http_stream;
@@ -59,6 +60,7 @@ pub(crate) async fn route(
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
+        "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
         "/ws" => native(&worker, &upgrade, request),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
         "/publish" => counted(&worker, publish::many(&worker, request)).await,
