@@ -924,6 +924,7 @@ class WebSocketLink {
   /** @type {Frame | undefined} what a bye advised */
   #advised;
   #over = false;
+  #heartbeatSeconds;
   /** Halves of a heartbeat's interval since the last frame. */
   #silence = 0;
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -939,7 +940,7 @@ class WebSocketLink {
     this.#socket.onmessage = ({ data }) => this.#read(data);
     this.#socket.onclose = ({ code, reason }) => this.#end(code, reason);
     this.#socket.onerror = () => {}; // a close follows
-    this.#watch = setInterval(() => this.#tick(), heartbeatSeconds * 500);
+    this.#heartbeatSeconds = heartbeatSeconds;
   }
 
   /** @param {string} text */
@@ -972,6 +973,7 @@ class WebSocketLink {
     if (frame.type === "bye") this.#advised = frame;
     if (frame.type === "welcome") {
       clearTimeout(this.#openTimer);
+      this.#watch ??= setInterval(() => this.#tick(), this.#heartbeatSeconds * 500);
       this.#owner.opened(frame);
     }
     this.#owner.received(frame);
