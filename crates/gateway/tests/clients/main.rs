@@ -41,6 +41,7 @@ fn stories() -> Vec<Trial> {
         story("autobahn::large_and_many_messages", &[Python], autobahn::large_and_many_messages),
         story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
         story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
+        story("chromium::fanfare_js", &[Node, Chromium], fanfare_js),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),
@@ -50,6 +51,8 @@ fn stories() -> Vec<Trial> {
         told("aiohttp::publishes_in_every_shape", &[Python], "python/aiohttp_publish.py"),
         told("tornado::subscribes", &[Python], "python/tornado_subscribe.py"),
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
+        told("fanfare_js::alone", &[Node], "node/fanfare_js_alone.mjs"),
+        told("fanfare_js::in_node", &[Node], "node/fanfare_js_node.mjs"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
     ]
 }
@@ -92,6 +95,12 @@ fn rolling_restart() -> Result<(), Failed> {
 fn demo_page() -> Result<(), Failed> {
     let gateway = Gateway::demo(&[]);
     Script::of(&gateway, "node/demo_page.mjs", &[Tool::Node, Tool::Chromium, Tool::Curl])?.run()
+}
+
+/// The JavaScript client, and a gateway that forgets soon.
+fn fanfare_js() -> Result<(), Failed> {
+    let gateway = Gateway::start(&["--replay-messages", "8"]);
+    Script::of(&gateway, "node/fanfare_js_browser.mjs", &[Tool::Node, Tool::Chromium])?.run()
 }
 
 /// A program by its name, where `cargo test` finds it.
