@@ -157,10 +157,7 @@ export class Position {
    */
   announce({ epoch, offset, replay = 0, recovered, policy }, { floor = 0, conflates = false } = {}) {
     this.conflates = policy === "conflate" || conflates;
-    if (epoch === this.epoch && recovered !== false) {
-      if (this.fresh) this.live = Math.max(this.live, offset);
-      return undefined;
-    }
+    if (epoch === this.epoch && recovered !== false) return undefined;
     const previous = this.epoch === undefined ? undefined : { epoch: this.epoch, offset: this.offset };
     this.epoch = epoch;
     // Who is cut off before the replay asks for it again.
