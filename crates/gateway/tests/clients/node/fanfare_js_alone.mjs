@@ -212,16 +212,31 @@ test("a pattern is resumed with the positions of its topics", async () => {
   assert.deepEqual(heard.filter(([name]) => name === "topic").map(([, { topic }]) => topic),
     ["t.x", "t.new", "t.x", "t.new"]);
 
-  // A topic that is not announced by a connection that lasts is gone, and not asked for.
-  for (let connection = 0; connection < 2; connection += 1) {
+  // A topic that is not announced by a connection that lasts is gone, and not asked for; unless it is still to come.
+  for (const [matched, positions] of [[2, ["t.x", "t.new"]], [1, ["t.x", "t.new"]], [1, ["t.x"]]]) {
     mock.timers.tick(6_000);
     Socket.last.drop();
     mock.timers.tick(250);
     Socket.last.open();
-    Socket.last.say(ack({ topic: "t.*", matched: 1, recovered: true }));
+    assert.deepEqual(Object.keys(Socket.last.sent[0].topics[0].positions), positions);
+    Socket.last.say(ack({ topic: "t.*", matched, recovered: true }));
     Socket.last.say({ type: "topic", topic: "t.x", epoch: "e", offset: 8, recovered: true });
   }
-  assert.deepEqual(Object.keys(Socket.last.sent[0].topics[0].positions), ["t.x"]);
+  fanfare.close();
+});
+
+test("a replay that is cut off is asked for again, one that brought nothing is not", async () => {
+  const { fanfare } = await begin();
+  fanfare.subscribe("a", () => {});
+  for (const [lasts, sent] of [[1_000, ["a"]], [6_000, [{ topic: "a", epoch: "e", offset: 8 }]],
+    [0, [{ topic: "a", epoch: "e", offset: 9 }]]]) {
+    Socket.last.open();
+    assert.deepEqual(Socket.last.sent[0].topics, sent);
+    Socket.last.say(ack({ topic: "a", epoch: "e", offset: 9, replay: 1 }));
+    mock.timers.tick(lasts);
+    Socket.last.drop();
+    mock.timers.tick(10_000);
+  }
   fanfare.close();
 });
 
@@ -455,6 +470,41 @@ test("where WebSockets never open there are events, and WebSockets again after t
   Socket.last.open();
   assert.deepEqual(Socket.last.sent[0].topics, [{ topic: "a", epoch: "e", offset: 8 },
     { topic: "t.*", positions: { "t.x": { epoch: "f", offset: 6 } }, from: "live" }]);
+  fanfare.close();
+});
+
+test("a stream begins with all that is kept when nobody knows where the WebSocket ended", async () => {
+  const { fanfare, heard } = await begin({ webSocketAttempts: 1 });
+  const messages = [];
+  fanfare.subscribe("a", into(messages));
+  fanfare.subscribe("b", into(messages));
+  Socket.last.open();
+  Socket.last.say(ack({ topic: "a", epoch: "e", offset: 2, replay: 1 }));
+  Socket.last.say(message("a", 2));
+  Socket.last.drop();
+  const next = () => mock.timers.tick(10_000);
+  next();
+  Socket.last.drop();
+  next();
+  assert.equal(Source.last.url.search, "?topic=a&topic=b&from=earliest");
+  Source.last.onopen();
+  Source.last.say("subscribed", { topics: [
+    { topic: "a", epoch: "e", offset: 4, replay: 4 }, { topic: "b", epoch: "g", offset: 3, replay: 3 }] }, "n:7");
+  for (const offset of [1, 2, 3, 4]) Source.last.say("message", message("a", offset));
+  for (const offset of [1, 2, 3]) Source.last.say("message", message("b", offset));
+  assert.deepEqual(messages, ["a e:2", "a e:3", "a e:4", "b g:3"], "b asked for its last value");
+  assert.deepEqual(heard, []);
+
+  // An id that the gateway does not take any more is not shown to it for ever.
+  const searches = [];
+  for (let attempt = 0; attempt < 2; attempt += 1) {
+    Source.last.onerror();
+    next();
+    Socket.last.drop();
+    next();
+    searches.push(Source.last.url.search);
+  }
+  assert.deepEqual(searches, ["?topic=a&topic=b&last_event_id=n%3A7", "?topic=a&topic=b&from=earliest"]);
   fanfare.close();
 });
 

@@ -89,9 +89,9 @@ async function holes(browser) {
     }),
   });
   await is(page, "open websocket");
-  await until("the subscription", () => page.evaluate(() => fanfare.publish("browser.gap", 1).then(() => got.length > 0)));
-  const first = (await offsets(page)).length;
-  await publishAll("browser.gap", numbers(first + 1, 8));
+  // After its own subscribe on the same connection: from here on it gets everything.
+  await page.evaluate(() => fanfare.publish("browser.gap", 1));
+  await publishAll("browser.gap", numbers(2, 8));
   await has(page, 8);
   expect("what came", await offsets(page), [1, 2, 4, 5, 7, 8]);
   const gap = { name: "gap", topic: "browser.gap" };
