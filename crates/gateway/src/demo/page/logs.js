@@ -116,7 +116,7 @@ class Stream {
     const lost = to - from + 1;
     totals.lost += lost;
     places.set(topic, { epoch, offset: to });
-    add(line(topic, { level: "warn", text: `${grouped.format(lost)} lines lost here` }));
+    add(line(topic, { level: "warn", text: `${grouped.format(lost)} ${lost === 1 ? "line" : "lines"} lost here` }));
   }
 }
 
