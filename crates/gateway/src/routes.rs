@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, NATIVE_JSON};
+use crate::javascript;
 use crate::poll;
 use crate::publish;
 use crate::query::{Query, wanted};
@@ -64,6 +65,7 @@ pub(crate) async fn route(
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
+        "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
         "/ws" => native(&worker, &upgrade, request),
         "/events" => events(&worker, &upgrade, &request),
         "/poll" => poll::poll(&worker, &request).await,

@@ -57,6 +57,7 @@ fn stories() -> Vec<Trial> {
         story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
         story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
         story("haproxy::carries_everything", &[Python, HaProxy], fronts::haproxy),
+        story("chromium::fanfare_js", &[Node, Chromium], fanfare_js),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),
@@ -68,6 +69,8 @@ fn stories() -> Vec<Trial> {
         story("httpx_sse::comes_back_and_is_told_of_gaps", &[Python], streams::httpx_sse),
         told("httpx_sse::odd_payloads_are_one_event_each", &[Python], "python/payloads.py"),
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
+        told("fanfare_js::alone", &[Node], "node/fanfare_js_alone.mjs"),
+        told("fanfare_js::in_node", &[Node], "node/fanfare_js_node.mjs"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
         story("curl::reads_streams", &[Curl], streams::curl),
     ]
@@ -121,6 +124,12 @@ fn rolling_restart() -> Result<(), Failed> {
 fn demo_page() -> Result<(), Failed> {
     let gateway = Gateway::demo(&[]);
     Script::of(&gateway, "node/demo_page.mjs", &[Tool::Node, Tool::Chromium, Tool::Curl])?.run()
+}
+
+/// The JavaScript client, and a gateway that forgets soon.
+fn fanfare_js() -> Result<(), Failed> {
+    let gateway = Gateway::start(&["--replay-messages", "8"]);
+    Script::of(&gateway, "node/fanfare_js_browser.mjs", &[Tool::Node, Tool::Chromium])?.run()
 }
 
 /// A program by its name, where `cargo test` finds it.

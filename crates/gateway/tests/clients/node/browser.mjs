@@ -18,10 +18,11 @@ export async function withBrowser(story) {
   }
 }
 
-/** Errors and warnings of a page, as they come. */
+/** Errors and warnings of a page, as they come. Browsers ask for an icon by themselves, and gateways have none. */
 export function complaintsOf(page) {
   const complaints = [];
   page.on("console", (message) => {
+    if (message.location().url.endsWith("/favicon.ico")) return;
     if (message.type() === "error" || message.type() === "warning") complaints.push(message.text());
   });
   page.on("pageerror", (error) => complaints.push(String(error)));
