@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fanfare_wire::command::Start;
+use fanfare_wire::command::{Start, Wanted};
 use fanfare_wire::{FormatId, Name, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -165,7 +165,7 @@ fn stream(
         Some((epoch, offset)) => Start::After { epoch: epoch.into(), offset },
         None => Query::of(request).start()?,
     };
-    become_stream(upgrade, format, vec![wanted(&Name::Topic(topic), start)], request)
+    become_stream(upgrade, format, vec![wanted(&Name::Topic(topic), start)], None, request)
 }
 
 /// `GET /events?topic=a&topic=b.*`
@@ -189,19 +189,20 @@ fn events(
         },
     };
     let wanted = names.iter().map(|name| wanted(name, start.clone())).collect();
-    become_stream(upgrade, FormatId::EVENTS, wanted, request)
+    become_stream(upgrade, FormatId::EVENTS, wanted, heartbeat(request)?, request)
 }
 
 fn become_stream(
     upgrade: &UpgradeSlot,
     format: FormatId,
-    wanted: Vec<fanfare_wire::command::Wanted<'static>>,
+    wanted: Vec<Wanted<'static>>,
+    heartbeat: Option<Duration>,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if request.version() != Version::HTTP_11 {
         return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
     }
-    upgrade.set(Upgrade::Stream(http_stream::Request { format, wanted }));
+    upgrade.set(Upgrade::Stream(http_stream::Request { format, wanted, heartbeat }));
     // It is never seen: the stream's own head goes out in its place.
     Ok(Response::new(Full::default()))
 }

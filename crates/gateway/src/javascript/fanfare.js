@@ -304,6 +304,8 @@ export class Fanfare {
   #attempts = 0;
   /** WebSockets in a row that never opened. */
   #webSocketFailures = 0;
+  /** One has opened, and none has failed since while a stream could open. */
+  #webSocketWorks = false;
   #messageBytesMax = MESSAGE_BYTES_MAX;
   #lastEventId = "";
   #settled = false;
@@ -573,6 +575,7 @@ export class Fanfare {
         if (link !== this.#link) return;
         open = true;
         this.#webSocketFailures = 0;
+        this.#webSocketWorks = true;
         this.#lastEventId = "";
         if (welcome.max_message > 0) this.#messageBytesMax = welcome.max_message;
         this.#opened();
@@ -597,11 +600,22 @@ export class Fanfare {
     const from = this.#lastEventId ? "" : this.#widest();
     if (from) url.searchParams.set("from", from);
     if (this.#lastEventId) url.searchParams.set("last_event_id", this.#lastEventId);
+    url.searchParams.set("heartbeat", String(this.#options.heartbeatSeconds));
     const EventSourceClass = /** @type {typeof EventSource} */ (this.#options.EventSource);
     let open = false;
     /** @type {EventsLink} */
-    const link = new EventsLink(url, EventSourceClass, {
-      opened: () => { if (link === this.#link) open = true; },
+    const link = new EventsLink(url, EventSourceClass, this.#options.heartbeatSeconds, {
+      opened: () => {
+        if (link !== this.#link) return;
+        open = true;
+        if (!this.#webSocketWorks) return;
+        // The network was away and is back: what used to work has its chance before its substitute.
+        this.#webSocketWorks = false;
+        this.#webSocketFailures = Math.max(0, this.#options.webSocketAttempts - 1);
+        this.#link = undefined;
+        link.close();
+        this.#connect();
+      },
       received: (frame) => {
         if (link !== this.#link) return;
         if (link.lastEventId) this.#lastEventId = link.lastEventId;
@@ -991,10 +1005,16 @@ class EventsLink {
   #owner;
   #over = false;
   #openTimer;
+  #heartbeatSeconds;
+  /** Halves of a heartbeat's interval since the last event. */
+  #silence = 0;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #watch;
 
-  /** @param {URL} url @param {typeof EventSource} EventSourceClass @param {Owner} owner */
-  constructor(url, EventSourceClass, owner) {
+  /** @param {URL} url @param {typeof EventSource} EventSourceClass @param {number} heartbeatSeconds @param {Owner} owner */
+  constructor(url, EventSourceClass, heartbeatSeconds, owner) {
     this.#owner = owner;
+    this.#heartbeatSeconds = heartbeatSeconds;
     this.#source = new EventSourceClass(url.href);
     this.#openTimer = setTimeout(() => this.#end("it did not open in time"), OPEN_TIMEOUT_MS);
     this.#source.onopen = () => {
@@ -1003,7 +1023,7 @@ class EventsLink {
     };
     // It would come back by itself, but without back-off, and with nothing but a stream.
     this.#source.onerror = () => this.#end("the stream ended");
-    for (const type of ["message", "subscribed", "topic", "gap", "status"]) {
+    for (const type of ["message", "subscribed", "topic", "gap", "status", "heartbeat"]) {
       this.#source.addEventListener(type, (event) => this.#read(type, /** @type {MessageEvent} */ (event)));
     }
   }
@@ -1014,6 +1034,7 @@ class EventsLink {
   close() {
     this.#over = true;
     clearTimeout(this.#openTimer);
+    clearInterval(this.#watch);
     this.#source.close();
   }
 
@@ -1023,7 +1044,15 @@ class EventsLink {
     const frame = parse(event.data);
     if (!frame) return this.#end("what came is not JSON");
     if (event.lastEventId) this.lastEventId = event.lastEventId;
+    this.#silence = 0;
+    // From a server that has been heard to send them.
+    if (type === "heartbeat") this.#watch ??= setInterval(() => this.#tick(), this.#heartbeatSeconds * 500);
     this.#owner.received(type === "message" ? frame : { ...frame, type });
+  }
+
+  #tick() {
+    this.#silence += 1;
+    if (this.#silence >= 5) this.#end("the server is silent");
   }
 
   /** @param {string} reason */

@@ -434,7 +434,7 @@ test("where WebSockets never open there are events, and WebSockets again after t
   Socket.last.drop();
   mock.timers.tick(500);
   assert.deepEqual([Socket.all.length, Source.all.length], [2, 1]);
-  assert.equal(Source.last.url.href, "http://gateway.test/events?topic=a&topic=t.*&from=last");
+  assert.equal(Source.last.url.href, "http://gateway.test/events?topic=a&topic=t.*&from=last&heartbeat=15");
   Source.last.onopen();
   assert.equal(fanfare.connection.state, "connecting", "until it says what is subscribed");
   Source.last.say("subscribed",
@@ -457,7 +457,7 @@ test("where WebSockets never open there are events, and WebSockets again after t
   assert.deepEqual([Socket.all.length, Source.all.length], [3, 1]);
   Socket.last.drop();
   mock.timers.tick(10_000);
-  assert.equal(Source.last.url.search, "?topic=a&topic=t.*&last_event_id=n%3A104");
+  assert.equal(Source.last.url.search, "?topic=a&topic=t.*&last_event_id=n%3A104&heartbeat=15");
   Source.last.onopen();
   Source.last.say("subscribed", { topics: [{ topic: "a", epoch: "e", offset: 8 }, { topic: "t.*", matched: 1 }] }, "n:110");
   Source.last.say("topic", { topic: "t.x", epoch: "f", offset: 6 });
@@ -486,8 +486,16 @@ test("a stream begins with all that is kept when nobody knows where the WebSocke
   next();
   Socket.last.drop();
   next();
-  assert.equal(Source.last.url.search, "?topic=a&topic=b&from=earliest");
+  assert.equal(Source.last.url.search, "?topic=a&topic=b&from=earliest&heartbeat=15");
+  // The network is back: the WebSocket, which used to work, has one more chance before its substitute.
+  const sockets = Socket.all.length;
   Source.last.onopen();
+  assert.deepEqual([Socket.all.length, fanfare.connection.transport], [sockets + 1, "websocket"]);
+  Socket.last.drop();
+  next();
+  assert.equal(Source.last.url.search, "?topic=a&topic=b&from=earliest&heartbeat=15");
+  Source.last.onopen();
+  assert.equal(Socket.all.length, sockets + 1, "one");
   Source.last.say("subscribed", { topics: [
     { topic: "a", epoch: "e", offset: 4, replay: 4 }, { topic: "b", epoch: "g", offset: 3, replay: 3 }] }, "n:7");
   for (const offset of [1, 2, 3, 4]) Source.last.say("message", message("a", offset));
@@ -504,7 +512,7 @@ test("a stream begins with all that is kept when nobody knows where the WebSocke
     next();
     searches.push(Source.last.url.search);
   }
-  assert.deepEqual(searches, ["?topic=a&topic=b&last_event_id=n%3A7", "?topic=a&topic=b&from=earliest"]);
+  assert.deepEqual(searches, ["?topic=a&topic=b&last_event_id=n%3A7&heartbeat=15", "?topic=a&topic=b&from=earliest&heartbeat=15"]);
   fanfare.close();
 });
 
@@ -551,7 +559,7 @@ test("a topic that is wanted later joins the stream, and its last value is read"
   fanfare.subscribe("b", into(messages));
   await turn();
   assert.equal(Source.all.length, 2);
-  assert.equal(Source.last.url.search, "?topic=a&topic=b&last_event_id=n%3A1");
+  assert.equal(Source.last.url.search, "?topic=a&topic=b&last_event_id=n%3A1&heartbeat=15");
   Source.last.onopen();
   Source.last.say("subscribed",
     { topics: [{ topic: "a", epoch: "e", offset: 0 }, { topic: "b", epoch: "g", offset: 40 }] }, "n:1");

@@ -107,7 +107,7 @@ async function noWebSockets(browser) {
   await is(page, "open events");
   await has(page, 1);
   expect("two attempts, then events", proxy.asked.filter((path) => /^\/(ws|events)/.test(path)),
-    ["/ws?heartbeat=15", "/ws?heartbeat=15", "/events?topic=browser.events&from=last"]);
+    ["/ws?heartbeat=15", "/ws?heartbeat=15", "/events?topic=browser.events&from=last&heartbeat=15"]);
   const place = await page.evaluate(() => fanfare.publish("browser.events", 2, { key: "k", event: "second" }));
   expect("a publish is a POST", [place.offset, proxy.asked.includes("/topics/browser.events")], [2, true]);
   await publishAll("browser.events", numbers(3, 5));

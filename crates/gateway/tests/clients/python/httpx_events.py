@@ -52,8 +52,9 @@ async def back_after_a_cut_and_after_a_restart():
         await publish("news", "21")
         place = await publish("news", "22")
         await stage("join")
-        fresh = await collect(client, "news", 1, missed[-1])
-        expect("a fresh snapshot", [(event.id, event.data) for event in fresh], [(f"{place['epoch']}:2", "22")])
+        gap, value = await collect(client, "news", 2, missed[-1])
+        expect("a word about it", (gap.event, gap.json()["reason"]), ("gap", "reset"))
+        expect("a fresh snapshot", (value.id, value.data), (f"{place['epoch']}:2", "22"))
         assert place["epoch"] != epoch, epoch
 
 
