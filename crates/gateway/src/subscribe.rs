@@ -128,7 +128,12 @@ fn subscribe_to_pattern<'a>(
     let recovered = joined.iter().filter(|(_, joined)| joined.recovered == Some(true));
     let recovered: HashSet<&str> = recovered.map(|(topic, _)| topic.as_str()).collect();
     let recovered = match wanted.start {
-        Start::Since { .. } => Some(recovered.len() == matched),
+        // A topic that is forgotten may have matched.
+        Start::Since { ref epoch, sequence } => Some(
+            recovered.len() == matched
+                && epoch.parse() == Ok(registry.epoch())
+                && (registry.forgotten_through()..=registry.watermark()).contains(&sequence),
+        ),
         _ if positions.is_empty() => None,
         // A place in a topic that is forgotten cannot be recovered.
         _ => Some(positions.keys().all(|topic| recovered.contains(topic))),

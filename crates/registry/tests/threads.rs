@@ -43,6 +43,8 @@ struct Worker<'a> {
     /// The last offset seen of each topic and epoch, over all ties.
     seen: HashMap<(Topic, Epoch), u64>,
     received: usize,
+    /// The watermark before the inbox was read last: everything up to it has been here.
+    passed: u64,
     /// Messages of topics that were born after the pattern.
     born: usize,
 }
@@ -60,6 +62,7 @@ impl<'a> Worker<'a> {
             ties: HashMap::new(),
             seen: HashMap::new(),
             received: 0,
+            passed: 0,
             born: 0,
         };
         for topic in topics {
@@ -129,8 +132,10 @@ impl<'a> Worker<'a> {
     }
 
     fn read(&mut self) {
+        let watermark = self.registry.watermark();
         for message in self.mailboxes.take(self.shard) {
             self.received += 1;
+            assert!(message.sequence() > self.passed, "{message:?} after {}", self.passed);
             let (topic, epoch, offset) = (message.topic(), message.epoch(), message.offset());
             let before = self.seen.insert((topic.clone(), epoch), offset);
             assert!(before.is_none_or(|before| before < offset), "{topic} {offset} after {before:?}");
@@ -150,6 +155,7 @@ impl<'a> Worker<'a> {
                 }
             }
         }
+        self.passed = watermark;
     }
 }
 
