@@ -45,6 +45,8 @@ pub enum Event {
         offset: u64,
         /// If a position was given for it: whether every message since follows.
         recovered: Option<bool>,
+        /// `conflate` or `drop-oldest`; none if a slow reader is closed instead.
+        policy: Option<String>,
     },
     /// A topic with a limit of age went stale, or is live again.
     Status {
@@ -211,6 +213,7 @@ enum ControlFrame {
         epoch: String,
         offset: u64,
         recovered: Option<bool>,
+        policy: Option<String>,
     },
     Status {
         topic: String,
@@ -298,8 +301,8 @@ impl From<ControlFrame> for Received {
             ControlFrame::Gap { topic, epoch, from, to, reason } => {
                 Event::Gap { topic, epoch, from, to, reason }
             }
-            ControlFrame::Topic { topic, epoch, offset, recovered } => {
-                Event::Topic { topic, epoch, offset, recovered }
+            ControlFrame::Topic { topic, epoch, offset, recovered, policy } => {
+                Event::Topic { topic, epoch, offset, recovered, policy }
             }
             ControlFrame::Status { topic, status, age_ms } => {
                 Event::Status { topic, status, age: Duration::from_millis(age_ms) }
@@ -436,12 +439,13 @@ mod tests {
                 }),
             ),
             (
-                r#"{"type":"topic","topic":"trades.new","epoch":"k3x9","offset":0}"#,
+                r#"{"type":"topic","topic":"trades.new","epoch":"k3x9","offset":0,"policy":"conflate"}"#,
                 Received::Event(Event::Topic {
                     topic: "trades.new".into(),
                     epoch: "k3x9".into(),
                     offset: 0,
                     recovered: None,
+                    policy: Some("conflate".into()),
                 }),
             ),
             (
@@ -451,6 +455,7 @@ mod tests {
                     epoch: "k3x9".into(),
                     offset: 7,
                     recovered: Some(true),
+                    policy: None,
                 }),
             ),
             (

@@ -107,15 +107,13 @@ impl Places {
     /// The acknowledgement of a topic by name.
     pub(crate) fn acknowledged(&mut self, request: &TopicRequest, answer: &Acknowledged) -> Option<Event> {
         let (Some(epoch), Some(offset)) = (&answer.epoch, answer.offset) else { return None };
-        let announces_gaps =
-            matches!(answer.policy.as_deref(), None | Some("queue" | "drop-oldest" | "disconnect"));
         let standing = Standing {
             epoch,
             offset,
             recovered: answer.recovered,
             replay: Some(answer.replay),
             begin: Some(offset.saturating_sub(answer.replay)),
-            dense: announces_gaps && !request.conflates(),
+            dense: announces_gaps(answer.policy.as_deref()) && !request.conflates(),
         };
         match self.stand(&request.topic, &standing) {
             Continuity::Lost => Some(reset(&request.topic, self.epoch(&request.topic, epoch), offset)),
@@ -131,6 +129,7 @@ impl Places {
         offset: u64,
         recovered: Option<bool>,
         start: Start,
+        dense: bool,
     ) -> Option<Event> {
         let begin = match start {
             // All that it has had is still to come.
@@ -139,8 +138,9 @@ impl Places {
             Start::Last => Some(offset - 1),
             Start::Earliest => None,
         };
-        // Whether the topic conflates is not said here.
-        let standing = Standing { epoch, offset, recovered, replay: None, begin, dense: false };
+        // Whether the topic keeps a last value is not said here: only where that makes no difference, a hole is one.
+        let dense = dense && (offset == 0 || start == Start::Live || recovered == Some(true));
+        let standing = Standing { epoch, offset, recovered, replay: None, begin, dense };
         let continuity = self.stand(&topic, &standing);
         let epoch = self.epoch(&topic, epoch);
         match continuity {
@@ -311,6 +311,11 @@ impl Known {
     }
 }
 
+/// Whether a topic of this policy says what is missing.
+pub(crate) fn announces_gaps(policy: Option<&str>) -> bool {
+    matches!(policy, None | Some("queue" | "drop-oldest" | "disconnect"))
+}
+
 fn reset(topic: &str, epoch: Arc<str>, offset: u64) -> Event {
     Event::Reset { topic: topic.to_owned(), epoch, offset }
 }
@@ -437,7 +442,7 @@ mod tests {
                     places.acknowledged(&name.into(), &answer)
                 } else {
                     let start = if connection > 0 { Start::Earliest } else { Start::Last };
-                    places.announced(name.to_owned(), &topic.epoch, topic.offset, recovered, start)
+                    places.announced(name.to_owned(), &topic.epoch, topic.offset, recovered, start, false)
                 };
                 event.iter().for_each(|event| told.entry(name).or_default().step(name, event));
                 // Without a place to name, a topic that was announced and nothing of which came may be another now.
@@ -494,7 +499,9 @@ mod tests {
     fn what_the_server_has_forgotten_makes_room() {
         let mut places = Places::new(2);
         let announce = |places: &mut Places, topic: &str| {
-            places.announced(topic.to_owned(), "k3x9", 0, None, Start::Last).map(|_| places.is_known(topic))
+            places
+                .announced(topic.to_owned(), "k3x9", 0, None, Start::Last, false)
+                .map(|_| places.is_known(topic))
         };
         places.reconnected();
         assert_eq!(announce(&mut places, "a"), Some(true));
@@ -511,7 +518,7 @@ mod tests {
         let mut places = Places::new(10);
         places.reconnected();
         for topic in ["a.1", "a.2", "a.3", "b.1"] {
-            places.announced(topic.to_owned(), "k3x9", 0, None, Start::Last);
+            places.announced(topic.to_owned(), "k3x9", 0, None, Start::Last, false);
         }
         for topic in ["a.2", "b.1", "a.3"] {
             places.message(message(topic, 1));

@@ -26,7 +26,7 @@ use crate::connection::Address;
 use crate::event::{Event, Status};
 use crate::frame::{self, Acknowledgement, Received, Reply};
 use crate::pattern::covers;
-use crate::places::Places;
+use crate::places::{Places, announces_gaps};
 use crate::refusal::{HttpRefusal, Refusal};
 use crate::session::{SUBPROTOCOL, SubscribeError, refusals};
 use crate::topic_request::{Place, TopicRequest};
@@ -476,10 +476,12 @@ impl Subscription {
             frame::Event::Gap { topic, epoch, from, to, reason } if is_wanted(&self.wanted, &topic) => {
                 self.places.gap(topic, &epoch, from, to, reason)
             }
-            frame::Event::Topic { topic, epoch, offset, recovered } => {
+            frame::Event::Topic { topic, epoch, offset, recovered, policy } => {
                 let of = |wanted: &&Wanted| wanted.is_pattern && covers(&wanted.request.topic, &topic);
                 let Some(start) = self.wanted.iter().find(of).map(|wanted| wanted.start) else { return };
-                (None, self.places.announced(topic, &epoch, offset, recovered, start))
+                let conflates = self.wanted.iter().filter(of).any(|wanted| wanted.request.conflates());
+                let dense = !conflates && announces_gaps(policy.as_deref());
+                (None, self.places.announced(topic, &epoch, offset, recovered, start, dense))
             }
             frame::Event::Status { topic, status, age } if is_wanted(&self.wanted, &topic) => {
                 (None, Status::read(&status).map(|status| Event::Status { topic, status, age }))

@@ -264,7 +264,7 @@ async fn where_messages_are_conflated_offsets_jump_without_a_gap() {
         r#"{"type":"subscribed","id":1,"topics":[{"topic":"conflated","epoch":"k3x9","offset":1,"policy":"conflate"},{"topic":"max","epoch":"k3x9","offset":1},{"topic":"newest","epoch":"k3x9","offset":1},{"topic":"w.*","matched":1}]}"#,
     )
     .await;
-    peer.send(r#"{"type":"topic","topic":"w.x","epoch":"k3x9","offset":0}"#).await;
+    peer.send(r#"{"type":"topic","topic":"w.x","epoch":"k3x9","offset":0,"policy":"conflate"}"#).await;
     assert!(matches!(subscription.next().await, Ok(Event::Topic { .. })));
     for topic in ["conflated", "max", "newest", "w.x"] {
         send(&mut peer, topic, 5).await;
