@@ -269,10 +269,6 @@ impl Shard {
                 {
                     continue;
                 }
-                if plan.format == FormatId::LONG_POLL {
-                    report.woken.push(subscriber.id(listed.slot));
-                    continue;
-                }
                 let mut start = listed.start;
                 if let Some(joining) = &subscriber.joining
                     && plan.by_pattern
@@ -280,9 +276,15 @@ impl Shard {
                 {
                     start = joining.starts.get(&topic.name).copied().unwrap_or_default();
                 }
+                let is_new = |message: &Arc<Message>| message.offset() > start;
+                if plan.format == FormatId::LONG_POLL {
+                    if group.messages.last().is_some_and(is_new) {
+                        report.woken.push(subscriber.id(listed.slot));
+                    }
+                    continue;
+                }
                 let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
                 let before = subscriber.waiting_bytes();
-                let is_new = |message: &Arc<Message>| message.offset() > start;
                 if let Some(notice) = &plan.notice
                     && group.messages.last().is_none_or(is_new)
                 {

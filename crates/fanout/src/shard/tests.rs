@@ -18,6 +18,8 @@ const LIMITS: ShardLimits = ShardLimits {
 #[derive(Default)]
 struct Recorder {
     writes: Vec<(u32, String)>,
+    /// All bytes that a socket took.
+    taken: HashMap<u32, Vec<u8>>,
     room: HashMap<u32, usize>,
     gone: Vec<u32>,
 }
@@ -33,7 +35,10 @@ impl Sink for Recorder {
         }
         let total = slices.iter().map(|slice| slice.len()).sum();
         let room = self.room.get_mut(&to.slot).map(|room| std::mem::take(room).min(total));
-        match room.unwrap_or(total) {
+        let written = room.unwrap_or(total);
+        let bytes = slices.iter().flat_map(|slice| slice.iter()).take(written);
+        self.taken.entry(to.slot).or_default().extend(bytes);
+        match written {
             0 => Written::Blocked,
             written if written == total => {
                 let slices: Vec<_> = slices.iter().map(|slice| payloads(slice)).collect();
@@ -45,15 +50,46 @@ impl Sink for Recorder {
     }
 }
 
-/// The payloads of whole short frames.
+impl Recorder {
+    /// What the client read since the last call.
+    fn read(&mut self, id: SubscriberId) -> String {
+        let bytes = self.taken.remove(&id.slot).unwrap_or_default();
+        payloads(&bytes)
+    }
+}
+
+/// The payloads of whole short frames, or of chunks. Native messages are their payload, gaps are `<a1-3 slow>`, topics
+/// `(a 0)`, statuses `(a stale)`, and marks `=7`.
 fn payloads(mut bytes: &[u8]) -> String {
     let mut payloads = Vec::new();
-    while let [_, len, rest @ ..] = bytes {
-        let (payload, rest) = rest.split_at(usize::from(*len));
-        payloads.push(String::from_utf8_lossy(payload));
-        bytes = rest;
+    while let [first, len, rest @ ..] = bytes {
+        if *first >= 0x80 {
+            let (payload, rest) = rest.split_at(usize::from(*len));
+            payloads.push(in_short(None, std::str::from_utf8(payload).unwrap()));
+            bytes = rest;
+            continue;
+        }
+        let (size, rest) = std::str::from_utf8(bytes).unwrap().split_once("\r\n").unwrap();
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
+        let (event, data) = chunk.split_once("data: ").unwrap_or((chunk, ""));
+        payloads.push(match event.trim_end().split_once(": ") {
+            Some(("id", place)) => format!("={}", place.split_once(':').unwrap().1),
+            event => in_short(event.map(|(_, event)| event), data),
+        });
+        bytes = rest.strip_prefix("\r\n").unwrap().as_bytes();
     }
     payloads.join(" ")
+}
+
+fn in_short(event: Option<&str>, text: &str) -> String {
+    let Ok(serde_json::Value::Object(value)) = serde_json::from_str(text) else { return text.to_owned() };
+    let text = |key: &str| value.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
+    match event.or(value.get("type").and_then(|kind| kind.as_str())) {
+        Some("gap") => format!("<{}{}-{} {}>", text("topic"), text("from"), text("to"), text("reason")),
+        Some("topic") => format!("({} {})", text("topic"), text("offset")),
+        Some("status") => format!("({} {})", text("topic"), text("status")),
+        _ => text("data"),
+    }
 }
 
 fn topic(name: &str) -> Topic {
@@ -79,6 +115,14 @@ fn shard() -> Shard {
 /// A shard whose topics have policies by their names.
 fn shard_with(policy: impl Fn(&str) -> SlowPolicy + 'static) -> Shard {
     let settings = move |topic: &Topic| TopicSettings { policy: policy(topic.as_str()), stale_after: None };
+    Shard::new(LIMITS, Epoch::new(1), settings)
+}
+
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// A shard whose topics can be stale.
+fn shard_of_silence() -> Shard {
+    let settings = |_: &Topic| TopicSettings { stale_after: Some(STALE_AFTER), ..TopicSettings::default() };
     Shard::new(LIMITS, Epoch::new(1), settings)
 }
 
@@ -114,8 +158,12 @@ fn beginning(name: &str, messages: Vec<Arc<Message>>) -> Beginning {
 
 /// Carries out a whole pass.
 fn deliver(shard: &mut Shard, places: &[&str], sink: &mut Recorder) -> Report {
+    deliver_at(shard, Instant::now(), places, sink)
+}
+
+fn deliver_at(shard: &mut Shard, now: Instant, places: &[&str], sink: &mut Recorder) -> Report {
     let mut report = Report::default();
-    let mut pass = shard.begin(Instant::now(), 0, messages(places));
+    let mut pass = shard.begin(now, 0, messages(places));
     assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
     report
 }
@@ -341,9 +389,7 @@ fn what_was_dropped_is_announced_before_the_next_message() {
     }
     sink.room.clear();
     assert_eq!(shard.flush(id, &mut sink, &mut report), Flushed::Empty);
-    let (gap, rest) = sink.writes[0].1.split_once('|').unwrap();
-    assert!(gap.contains(r#""from":1,"to":1"#), "{gap}");
-    assert!(rest.contains("a2") && rest.contains("a3"), "{rest}");
+    assert_eq!(sink.writes[0].1, "<a1-1 slow>|a2|a3");
 }
 
 #[test]
@@ -395,4 +441,20 @@ fn a_client_that_asks_without_reading_is_given_up() {
     assert_eq!(shard.push_control(id, vec![b'x'; 60].into()), Ok(()), "an empty outbox takes any answer");
     assert_eq!(shard.push_control(id, "x".into()), Err(Eviction::SlowConsumer));
     assert_eq!(shard.outbox_bytes(), 60);
+}
+
+// === polls ===
+
+#[test]
+fn a_poll_is_woken_by_what_is_new_to_it() {
+    let (mut shard, mut sink, mut report) = (shard_of_silence(), Recorder::default(), Report::default());
+    let now = Instant::now();
+    let poll = shard.connect(FormatId::LONG_POLL, false);
+    shard.subscribe(poll, &topic("a"), Wish::AsTopic, 3).unwrap();
+    assert_eq!(deliver_at(&mut shard, now, &["a2", "a3"], &mut sink).woken, []);
+    assert_eq!(deliver_at(&mut shard, now, &["b1"], &mut sink).woken, []);
+    assert_eq!(deliver_at(&mut shard, now, &["a3", "a4"], &mut sink).woken, [poll]);
+    let mut pass = shard.begin_silence(now + STALE_AFTER).unwrap();
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    assert_eq!((report.woken, sink.writes), (vec![], vec![]), "silence is no message");
 }
