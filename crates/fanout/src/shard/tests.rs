@@ -140,6 +140,33 @@ fn join(shard: &mut Shard, topics: &[&str]) -> SubscriberId {
     id
 }
 
+/// A new subscriber that reads `format`, from the topics' start.
+fn join_as(shard: &mut Shard, format: FormatId, topics: &[&str]) -> SubscriberId {
+    let id = shard.connect(format, format != FormatId::RAW);
+    for name in topics {
+        shard.subscribe(id, &topic(name), Wish::AsTopic, 0).unwrap();
+    }
+    id
+}
+
+/// A new subscriber of a pattern. `starts` are places of its topics: `"a3"`.
+fn join_pattern(shard: &mut Shard, format: FormatId, pattern: &str, starts: &[&str]) -> SubscriberId {
+    let id = shard.connect(format, format != FormatId::RAW);
+    assert_eq!(tie_pattern(shard, id, pattern, Wish::AsTopic, starts), Ok(true));
+    id
+}
+
+fn tie_pattern(
+    shard: &mut Shard,
+    id: SubscriberId,
+    pattern: &str,
+    wish: Wish,
+    starts: &[&str],
+) -> Result<bool, SubscribeError> {
+    let starts = starts.iter().map(|place| (topic(&place[..1]), place[1..].parse().unwrap()));
+    shard.subscribe_pattern(id, &Pattern::new(pattern).unwrap(), wish, starts)
+}
+
 /// Unties a subscriber from a topic. Returns whether it was the last.
 fn unsubscribe(shard: &mut Shard, id: SubscriberId, name: &str) -> Option<bool> {
     let Unsubscribed { left, torn } = shard.unsubscribe(id, &Name::Topic(topic(name)))?;
@@ -441,6 +468,69 @@ fn a_client_that_asks_without_reading_is_given_up() {
     assert_eq!(shard.push_control(id, vec![b'x'; 60].into()), Ok(()), "an empty outbox takes any answer");
     assert_eq!(shard.push_control(id, "x".into()), Err(Eviction::SlowConsumer));
     assert_eq!(shard.outbox_bytes(), 60);
+}
+
+// === silence ===
+
+/// Tells of topics that have become stale.
+fn be_silent(shard: &mut Shard, now: Instant, sink: &mut Recorder) -> bool {
+    let Some(mut pass) = shard.begin_silence(now) else { return false };
+    let mut report = Report::default();
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
+    true
+}
+
+#[test]
+fn silence_is_told_once_and_its_end_before_the_next_message() {
+    let (mut shard, mut sink) = (shard_of_silence(), Recorder::default());
+    let (now, ms) = (Instant::now(), Duration::from_millis(1));
+    let by_name = join_as(&mut shard, FormatId::JSON, &["a"]);
+    let by_pattern = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
+    let raw = join_as(&mut shard, FormatId::RAW, &["a"]);
+    let mut read = move |sink: &mut Recorder| [sink.read(by_name), sink.read(by_pattern), sink.read(raw)];
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    assert_eq!(read(&mut sink), ["a1", "(a 0) a1", "a1"]);
+    // It spoke again in time, so the first look finds nothing.
+    deliver_at(&mut shard, now + STALE_AFTER - ms, &["a2"], &mut sink);
+    assert!(!be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    read(&mut sink);
+    let late = now + 2 * STALE_AFTER;
+    assert!(!be_silent(&mut shard, late - 2 * ms, &mut sink));
+    assert!(be_silent(&mut shard, late - ms, &mut sink));
+    assert!(!be_silent(&mut shard, late, &mut sink));
+    assert_eq!(read(&mut sink), ["(a stale)", "(a stale)", ""], "and nobody is told twice");
+    deliver_at(&mut shard, late, &["a3", "a4"], &mut sink);
+    deliver_at(&mut shard, late, &["a5"], &mut sink);
+    assert_eq!(read(&mut sink), ["(a live) a3 a4 a5", "(a live) a3 a4 a5", "a3 a4 a5"]);
+    assert!(be_silent(&mut shard, late + STALE_AFTER, &mut sink));
+}
+
+#[test]
+fn a_newcomer_hears_of_silence_once() {
+    let (mut shard, mut sink, now) = (shard_of_silence(), Recorder::default(), Instant::now());
+    let old = join_as(&mut shard, FormatId::JSON, &["a"]);
+    assert_eq!(shard.note_age(&topic("a"), Some(STALE_AFTER), now), Some(STALE_AFTER), "from its beginning");
+    assert!(!be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    assert_eq!(sink.read(old), "(a live) a1");
+    // It has become stale, and nobody was told yet.
+    let newcomer = join_as(&mut shard, FormatId::JSON, &["a"]);
+    assert_eq!(shard.note_age(&topic("a"), Some(STALE_AFTER), now + STALE_AFTER), None);
+    assert!(be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    assert_eq!([sink.read(old), sink.read(newcomer)], ["(a stale)", "(a stale)"]);
+}
+
+#[test]
+fn a_newcomers_view_changes_nothing_for_those_who_were_told() {
+    let (mut shard, mut sink, now) = (shard_of_silence(), Recorder::default(), Instant::now());
+    let old = join_as(&mut shard, FormatId::JSON, &["a"]);
+    shard.note_age(&topic("a"), Some(STALE_AFTER), now);
+    // A message is in the inbox when somebody comes.
+    let newcomer = shard.connect(FormatId::JSON, true);
+    shard.subscribe(newcomer, &topic("a"), Wish::AsTopic, 1).unwrap();
+    assert_eq!(shard.note_age(&topic("a"), Some(Duration::ZERO), now), None);
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    assert_eq!([sink.read(old), sink.read(newcomer)], ["(a live) a1", ""]);
 }
 
 // === polls ===
