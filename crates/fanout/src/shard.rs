@@ -117,7 +117,8 @@ impl Shard {
         SubscriberId { slot: self.subscribers.insert(subscriber) as u32, generation: self.generation }
     }
 
-    /// Ties a subscriber to a topic: messages after `start` will reach it. Returns whether it is new that they do.
+    /// Ties a subscriber to a topic: messages after `start` will reach it. Returns whether it is new that they do: if a pattern
+    /// brings the topic already, it goes on as it began.
     pub fn subscribe(
         &mut self,
         id: SubscriberId,
@@ -130,6 +131,7 @@ impl Shard {
         }
         self.may_subscribe(id)?;
         let covered = self.is_covered(id, topic);
+        let start = if covered { self.joining_start(id, topic) } else { start };
         let known = self.know(topic);
         let audience = match self.topics[known as usize].direct {
             Some(audience) => audience,
@@ -141,7 +143,7 @@ impl Shard {
     }
 
     /// Ties a subscriber to all topics that match. `starts` says, for those of them that exist, up to which offset messages
-    /// are not for it. Returns whether the tie is new.
+    /// are not for it; what reaches it already goes on as it began. Returns whether the tie is new.
     pub fn subscribe_pattern(
         &mut self,
         id: SubscriberId,
@@ -153,6 +155,9 @@ impl Shard {
             return Ok(false);
         }
         self.may_subscribe(id)?;
+        let mut news: Vec<_> = starts.into_iter().filter(|(topic, _)| !self.is_covered(id, topic)).collect();
+        // When the name's tie ends, the pattern's goes on from where that began.
+        news.extend(self.starts_by_name(id).filter(|(topic, _)| pattern.matches(topic)));
         let audience = match self.patterns.get(pattern.as_str()) {
             Some(audience) => *audience,
             None => self.new_pattern(pattern),
@@ -165,7 +170,7 @@ impl Shard {
                 Box::new(Joining { pass, starts: HashMap::default() })
             });
             joining.pass = pass;
-            joining.starts.extend(starts);
+            joining.starts.extend(news);
         }
         Ok(true)
     }
@@ -421,6 +426,24 @@ impl Shard {
         let known = self.topics.insert(known) as u32;
         self.by_name.insert(topic.clone(), known);
         known
+    }
+
+    /// Where the topic's messages begin for a subscriber that a pattern brings them.
+    fn joining_start(&self, id: SubscriberId, topic: &Topic) -> u64 {
+        let joining = self.subscriber(id).and_then(|subscriber| subscriber.joining.as_ref());
+        joining.and_then(|joining| joining.starts.get(topic)).copied().unwrap_or_default()
+    }
+
+    /// The topics that the subscriber is tied to by name, and where they begin for it.
+    fn starts_by_name(&self, id: SubscriberId) -> impl Iterator<Item = (Topic, u64)> {
+        self.subscriber(id).into_iter().flat_map(|subscriber| {
+            subscriber.subscriptions.iter().filter_map(|tie| {
+                let audience = &self.audiences[tie.audience as usize];
+                let Name::Topic(topic) = &audience.name else { return None };
+                let listed = audience.lists[subscriber.format.index()][tie.place as usize];
+                Some((topic.clone(), listed.start))
+            })
+        })
     }
 
     fn new_pattern(&mut self, pattern: &Pattern) -> u32 {

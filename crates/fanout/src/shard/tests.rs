@@ -470,6 +470,51 @@ fn a_client_that_asks_without_reading_is_given_up() {
     assert_eq!(shard.outbox_bytes(), 60);
 }
 
+// === patterns ===
+
+fn unsubscribe_pattern(shard: &mut Shard, id: SubscriberId, pattern: &str) -> Unsubscribed {
+    shard.unsubscribe(id, &Name::Pattern(Pattern::new(pattern).unwrap())).unwrap()
+}
+
+#[test]
+fn a_pattern_begins_behind_its_replay() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = join_pattern(&mut shard, FormatId::RAW, "*", &["a3", "b7"]);
+    deliver(&mut shard, &["a2", "b7", "a3", "a4", "c1"], &mut sink);
+    assert_eq!(sink.read(id), "a4 c1");
+    deliver(&mut shard, &["a5", "b8"], &mut sink);
+    assert_eq!(sink.read(id), "a5 b8");
+    // It was forgotten and came back: its offsets begin again.
+    deliver(&mut shard, &["b1"], &mut sink);
+    assert_eq!(sink.read(id), "b1");
+}
+
+#[test]
+fn a_second_pattern_in_a_pass_leaves_the_first_ones_starts() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join_pattern(&mut shard, FormatId::RAW, "*", &["a3"]);
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["a3", "a4"]));
+    // The second knows of a message that is in the inbox, and that the first brings.
+    assert_eq!(tie_pattern(&mut shard, id, ">", Wish::AsTopic, &["a5"]), Ok(true));
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    deliver(&mut shard, &["a5", "a6"], &mut sink);
+    assert_eq!(sink.read(id), "a4 a5 a6");
+}
+
+#[test]
+fn who_takes_over_a_topic_begins_where_the_other_did() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let [to_pattern, to_name] = [0, 1].map(|_| shard.connect(FormatId::RAW, false));
+    shard.subscribe(to_pattern, &topic("a"), Wish::AsTopic, 3).unwrap();
+    tie_pattern(&mut shard, to_pattern, "*", Wish::AsTopic, &["a5"]).unwrap();
+    assert_eq!(unsubscribe(&mut shard, to_pattern, "a"), Some(true));
+    tie_pattern(&mut shard, to_name, "*", Wish::AsTopic, &["a3"]).unwrap();
+    assert_eq!(shard.subscribe(to_name, &topic("a"), Wish::AsTopic, 5), Ok(false), "it comes already");
+    assert!(!unsubscribe_pattern(&mut shard, to_name, "*").torn);
+    deliver(&mut shard, &["a3", "a4", "a5", "a6"], &mut sink);
+    assert_eq!([sink.read(to_pattern), sink.read(to_name)], ["a4 a5 a6", "a4 a5 a6"]);
+}
+
 // === silence ===
 
 /// Tells of topics that have become stale.
