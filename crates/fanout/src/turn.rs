@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fanfare_wire::{FormatId, Message};
 
 use crate::batch::{Batch, Batches};
-use crate::outbox::{Flushed, OutboxLimits, SLICES_MAX};
+use crate::outbox::{Flushed, Outbox, OutboxLimits, SLICES_MAX};
 use crate::pass::{Report, Sink, Written};
 use crate::slow_consumer::{Eviction, SlowPolicy};
 use crate::subscriber::Subscriber;
@@ -216,17 +216,22 @@ impl<S: Sink> Turn<'_, S> {
 
     /// Queues a batch of one message in the place of an older one with its key.
     pub(crate) fn conflate_one(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>) {
+        let messages_max = self.limits.messages_max;
+        let is_full = |outbox: &Outbox| outbox.conflated() >= messages_max && !outbox.would_replace(batch);
+        if is_full(&subscriber.outbox) && !subscriber.outbox.blocked {
+            // The socket has not refused yet: a healthy subscriber is not judged by how many keys there are.
+            self.flush(subscriber, slot);
+        }
         if subscriber.closing {
             return;
         }
-        let outbox = &mut subscriber.outbox;
-        if outbox.conflated() >= self.limits.messages_max && !outbox.would_replace(batch) {
+        if is_full(&subscriber.outbox) {
             if !subscriber.takes_gaps {
                 return self.evict(subscriber, slot, Eviction::Gap);
             }
-            self.report.dropped += u64::from(outbox.drop_conflated());
+            self.report.dropped += u64::from(subscriber.outbox.drop_conflated());
         }
-        self.report.conflated += u64::from(outbox.conflate(batch));
+        self.report.conflated += u64::from(subscriber.outbox.conflate(batch));
     }
 
     pub(crate) fn flush(&mut self, subscriber: &mut Subscriber, slot: u32) -> Flushed {

@@ -515,6 +515,62 @@ fn who_takes_over_a_topic_begins_where_the_other_did() {
     assert_eq!([sink.read(to_pattern), sink.read(to_name)], ["a4 a5 a6", "a4 a5 a6"]);
 }
 
+// === conflation and pace ===
+
+/// A message with a key: `"a3x"` is the third of topic `a`, with the key `x`.
+fn keyed(place: &str) -> Arc<Message> {
+    let mut draft = Draft::new(topic(&place[..1]), Kind::Text, &place.as_bytes()[..2]);
+    draft.key = (place.len() > 2).then(|| place[2..].into());
+    let offset = place[1..2].parse().unwrap();
+    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+}
+
+/// Carries out a pass of messages with keys.
+fn deliver_keyed(shard: &mut Shard, now: Instant, places: &[&str], sink: &mut Recorder) -> Report {
+    let mut report = Report::default();
+    let mut pass = shard.begin(now, 0, places.iter().map(|place| keyed(place)));
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
+    report
+}
+
+/// A new subscriber of topics, at most once per interval.
+fn join_paced(shard: &mut Shard, format: FormatId, topics: &[&str], interval: Duration) -> SubscriberId {
+    let id = shard.connect(format, format != FormatId::RAW);
+    for name in topics {
+        shard.subscribe(id, &topic(name), Wish::Paced, 0).unwrap();
+        shard.pace(id, &Name::Topic(topic(name)), interval);
+    }
+    id
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn more_keys_than_the_bound_lose_nothing_for_the_healthy() {
+    for format in [FormatId::RAW, FormatId::JSON] {
+        let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+        let id = join_paced(&mut shard, format, &["a"], SECOND);
+        let report = deliver_keyed(&mut shard, now, &["a1u", "a2v", "a3w", "a4x", "a5y"], &mut sink);
+        assert_eq!((report.dropped, report.evicted), (0, vec![]));
+        assert_eq!(sink.read(id), "a1 a2 a3 a4 a5");
+        // Held past the bound, all go out early.
+        for places in [["a6u", "a7v"], ["a8w", "a9x"]] {
+            deliver_keyed(&mut shard, now, &places, &mut sink);
+            assert_eq!(sink.read(id), "");
+        }
+        let late = Arc::new(Message::new(
+            Draft::new(topic("a"), Kind::Text, b"a10"),
+            Position { epoch: Epoch::new(1), offset: 10 },
+            10,
+        ));
+        let mut report = Report::default();
+        let mut pass = shard.begin(now, 0, [late]);
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        assert_eq!((report.dropped, report.evicted), (0, vec![]));
+        assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("a6 a7 a8 a9 a10", 0));
+    }
+}
+
 // === silence ===
 
 /// Tells of topics that have become stale.
