@@ -53,8 +53,8 @@ pub struct Left {
 pub struct Unsubscribed {
     /// The tie.
     pub left: Left,
-    /// Another subscription brings some of the same topics, and in the pass under way it may be too late for that: what the
-    /// subscriber misses is not known. It is to be closed, and told so.
+    /// A newer subscription brings some of the same topics from now on, and in the pass under way it may be too late for
+    /// that: what the subscriber misses is not known. It is to be closed, and told so.
     pub torn: bool,
 }
 
@@ -247,14 +247,23 @@ impl Shard {
         let before = subscriber.waiting_bytes();
         let mut torn = false;
         for topic in topics.into_iter().map(|index| &self.topics[index as usize]) {
-            if subscriber.subscriptions.iter().any(|tie| topic.has(tie.audience)) {
-                torn |= topic.in_pass;
+            let heir = subscriber.subscriptions.iter().position(|tie| topic.has(tie.audience));
+            if heir.is_some_and(|heir| heir < at) {
+                // Something older brings the topic, before and after.
                 continue;
             }
-            subscriber.outbox.end_subscription(&topic.name);
-            if let Some(paced) = &mut subscriber.paced {
-                paced.forget(&topic.name);
+            torn |= heir.is_some() && topic.in_pass;
+            let heir = heir.map(|heir| subscriber.subscriptions[heir].audience);
+            if let Some(paced) = &mut subscriber.paced
+                && !heir.is_some_and(|heir| paced.is_for(heir))
+            {
+                let held = paced.forget(&topic.name);
+                // What comes next does not wait, and is newer.
+                held.iter().filter(|_| heir.is_some()).for_each(|batch| {
+                    subscriber.outbox.conflate(batch);
+                });
             }
+            subscriber.outbox.end_subscription(&topic.name);
         }
         subscriber.paced.take_if(|paced| paced.remove(audience));
         self.outboxes.change(before, subscriber.waiting_bytes());

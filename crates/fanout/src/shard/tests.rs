@@ -515,6 +515,49 @@ fn who_takes_over_a_topic_begins_where_the_other_did() {
     assert_eq!([sink.read(to_pattern), sink.read(to_name)], ["a4 a5 a6", "a4 a5 a6"]);
 }
 
+#[test]
+fn a_topic_that_changes_hands_in_a_pass_is_torn() {
+    // Which of the two ends, and whether the topic is in the pass.
+    for (first_ends, in_pass) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+        let id = join_as(&mut shard, FormatId::RAW, &["a"]);
+        tie_pattern(&mut shard, id, "*", Wish::AsTopic, &[]).unwrap();
+        let mut pass = shard.begin(Instant::now(), 0, messages(&[if in_pass { "a1" } else { "b1" }]));
+        let name =
+            if first_ends { Name::Topic(topic("a")) } else { Name::Pattern(Pattern::new("*").unwrap()) };
+        let unsubscribed = shard.unsubscribe(id, &name).unwrap();
+        assert_eq!(
+            unsubscribed.torn,
+            first_ends && in_pass,
+            "the first ends: {first_ends}, in pass: {in_pass}"
+        );
+        assert_eq!(unsubscribed.left, Left { name, last: true });
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        deliver(&mut shard, &["a2"], &mut sink);
+        assert!(sink.read(id).ends_with("a2"), "the other goes on");
+    }
+}
+
+#[test]
+fn a_topic_that_changes_hands_stays_in_order() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = shard.connect(FormatId::RAW, false);
+    tie_pattern(&mut shard, id, "*", Wish::Latest, &[]).unwrap();
+    shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
+    sink.room.insert(id.slot, 0);
+    deliver(&mut shard, &["a1"], &mut sink);
+    deliver(&mut shard, &["a2"], &mut sink);
+    // From one that conflates to one that does not, and back.
+    assert!(!unsubscribe_pattern(&mut shard, id, "*").torn);
+    deliver(&mut shard, &["a3"], &mut sink);
+    tie_pattern(&mut shard, id, ">", Wish::Latest, &[]).unwrap();
+    assert_eq!(unsubscribe(&mut shard, id, "a"), Some(true));
+    deliver(&mut shard, &["a4"], &mut sink);
+    sink.room.clear();
+    assert_eq!(shard.flush(id, &mut sink, &mut Report::default()), Flushed::Empty);
+    assert_eq!(sink.read(id), "a2 a3 a4");
+}
+
 // === conflation and pace ===
 
 /// A message with a key: `"a3x"` is the third of topic `a`, with the key `x`.
@@ -569,6 +612,24 @@ fn more_keys_than_the_bound_lose_nothing_for_the_healthy() {
         assert_eq!((report.dropped, report.evicted), (0, vec![]));
         assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("a6 a7 a8 a9 a10", 0));
     }
+}
+
+#[test]
+fn what_is_held_goes_out_when_something_else_takes_over() {
+    let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+    let id = join_paced(&mut shard, FormatId::RAW, &["a", "b"], SECOND);
+    tie_pattern(&mut shard, id, "*", Wish::AsTopic, &[]).unwrap();
+    deliver_at(&mut shard, now, &["a1", "b1"], &mut sink);
+    deliver_at(&mut shard, now, &["a2", "b2"], &mut sink);
+    assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("a1 b1", 8));
+    // The pace of the other topic goes on.
+    assert_eq!(unsubscribe(&mut shard, id, "a"), Some(true));
+    deliver_at(&mut shard, now, &["a3", "b3"], &mut sink);
+    let mut report = Report::default();
+    shard.flush(id, &mut sink, &mut report);
+    assert_eq!(sink.read(id), "a2 a3");
+    shard.release_held(now + SECOND, &mut sink, &mut report);
+    assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("b3", 0));
 }
 
 // === silence ===
