@@ -237,8 +237,12 @@ impl<S: Sink> Turn<'_, S> {
     pub(crate) fn flush(&mut self, subscriber: &mut Subscriber, slot: u32) -> Flushed {
         let id = subscriber.id(slot);
         let outbox = &mut subscriber.outbox;
-        while !outbox.is_empty() {
+        loop {
             outbox.make_ready(subscriber.format);
+            // Also when what waited was words that the format does not have.
+            if outbox.is_empty() {
+                break;
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, total) = outbox.fill(&mut slices);
             self.report.writes += 1;

@@ -34,6 +34,7 @@ impl Sink for Recorder {
             return Written::PeerGone;
         }
         let total = slices.iter().map(|slice| slice.len()).sum();
+        assert_ne!(total, 0, "a write of nothing");
         let room = self.room.get_mut(&to.slot).map(|room| std::mem::take(room).min(total));
         let written = room.unwrap_or(total);
         let bytes = slices.iter().flat_map(|slice| slice.iter()).take(written);
@@ -556,6 +557,16 @@ fn a_topic_that_changes_hands_stays_in_order() {
     sink.room.clear();
     assert_eq!(shard.flush(id, &mut sink, &mut Report::default()), Flushed::Empty);
     assert_eq!(sink.read(id), "a2 a3 a4");
+}
+
+#[test]
+fn a_replay_of_words_that_a_format_does_not_have_is_nothing() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = join_as(&mut shard, FormatId::RAW, &["a"]);
+    let beginning = Beginning { stale: Some(STALE_AFTER), ..beginning("a", Vec::new()) };
+    shard.replay(id, vec![beginning]).unwrap();
+    assert_eq!(shard.flush(id, &mut sink, &mut Report::default()), Flushed::Empty);
+    assert_eq!((sink.writes.len(), shard.is_waiting(id), shard.outbox_bytes()), (0, false, 0));
 }
 
 // === conflation and pace ===
