@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fanfare_wire::{FormatId, Message};
 
 use crate::batch::{Batch, Batches};
@@ -30,7 +31,9 @@ pub(crate) struct Offer<'a> {
     pub(crate) policy: SlowPolicy,
     /// Messages up to this offset are not for it.
     pub(crate) start: u64,
-    /// The pass brings more, for one vectored write at its end.
+    /// It had taken everything until now.
+    pub(crate) first: bool,
+    /// The pass brings more, or brought words before the messages, for one vectored write at its end.
     pub(crate) gather: bool,
 }
 
@@ -50,12 +53,26 @@ impl Offer<'_> {
 }
 
 impl<S: Sink> Turn<'_, S> {
-    /// Writes what is offered if nothing waits, and queues what the socket refuses. Returns whether the subscriber is to be
-    /// flushed at the end of the pass.
-    pub(crate) fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>) -> bool {
-        let first = subscriber.outbox.is_empty() && !subscriber.closing;
+    /// Queues words that go before the messages.
+    pub(crate) fn notify(&mut self, subscriber: &mut Subscriber, slot: u32, notice: &Bytes) {
+        let limits = self.limits;
+        let refuses =
+            |subscriber: &mut Subscriber| subscriber.outbox.push_control(notice.clone(), limits).is_err();
+        let mut refused = refuses(subscriber);
+        if refused && !subscriber.outbox.blocked {
+            // The socket has not refused yet: a healthy subscriber is not judged by how many topics are born at once.
+            self.flush(subscriber, slot);
+            refused = refuses(subscriber);
+        }
+        if refused {
+            self.evict(subscriber, slot, Eviction::SlowConsumer);
+        }
+    }
+
+    /// Writes what is offered if nothing waits, and queues what the socket refuses. What is gathered is to be flushed.
+    pub(crate) fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>) {
         // Who had taken everything until now is not judged by how much one pass brings.
-        let spared = first && offer.policy != SlowPolicy::Conflate;
+        let spared = offer.first && offer.policy != SlowPolicy::Conflate;
         for batch in offer.batches {
             let from = batch.through(offer.start);
             if from == batch.len() {
@@ -74,7 +91,6 @@ impl<S: Sink> Turn<'_, S> {
                 break;
             }
         }
-        first && offer.gather
     }
 
     /// Whether a subscriber of a conflating topic does not keep up, so that it is to get only the newest of each key.

@@ -569,6 +569,37 @@ fn a_replay_of_words_that_a_format_does_not_have_is_nothing() {
     assert_eq!((sink.writes.len(), shard.is_waiting(id), shard.outbox_bytes()), (0, false, 0));
 }
 
+#[test]
+fn words_before_the_messages_make_nobody_slow() {
+    use SlowPolicy::{Conflate, Disconnect, DropOldest};
+    for policy in [Disconnect, DropOldest, Conflate] {
+        let (mut shard, mut sink, mut report) =
+            (shard_with(move |_| policy), Recorder::default(), Report::default());
+        let id = join_pattern(&mut shard, FormatId::EVENTS, "*", &[]);
+        let large = |offset| {
+            let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
+            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+        };
+        // Far over the bound, and too much for one batch.
+        let mut pass = shard.begin(Instant::now(), 0, (1..=5).map(large));
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        assert_eq!((report.evicted.len(), report.dropped, report.conflated), (0, 0, 0), "{policy:?}");
+        assert_eq!((report.deliveries, shard.outbox_bytes()), (5, 0), "{policy:?}");
+    }
+}
+
+#[test]
+fn topics_that_are_born_together_spare_the_healthy() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
+    // Each announcement alone is over the bound of answers.
+    let report = deliver(&mut shard, &["a1", "b1", "c1"], &mut sink);
+    assert_eq!((report.evicted, report.deliveries), (vec![], 3));
+    assert_eq!(sink.read(id), "(a 0) a1 (b 0) b1 (c 0) c1");
+    deliver(&mut shard, &["d1"], &mut sink);
+    assert_eq!(sink.writes.pop(), Some((0, "(d 0)|d1".into())), "one vectored write");
+}
+
 // === conflation and pace ===
 
 /// A message with a key: `"a3x"` is the third of topic `a`, with the key `x`.
