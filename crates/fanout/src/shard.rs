@@ -334,16 +334,17 @@ impl Shard {
         self.outboxes.change(subscriber.waiting_bytes(), 0);
     }
 
-    /// Makes outboxes larger than `bytes` as small as that: what may be dropped is, and announced; who has to get everything
-    /// is given up.
+    /// Makes outboxes larger than `bytes` as small as that, where the socket has refused: what may be dropped is, and
+    /// announced; who has to get everything is given up. Other sockets get what waits at the end of the pass.
     pub fn shed(&mut self, bytes: usize, report: &mut crate::pass::Report) {
         for (slot, subscriber) in &mut self.subscribers {
             let before = subscriber.waiting_bytes();
-            if before <= bytes || subscriber.closing {
+            if before <= bytes || subscriber.closing || !subscriber.outbox.blocked {
                 continue;
             }
             if subscriber.takes_gaps {
-                report.dropped += subscriber.outbox.shed(bytes);
+                let held = before - subscriber.outbox.bytes();
+                report.dropped += subscriber.outbox.shed(bytes.saturating_sub(held));
             }
             let after = subscriber.waiting_bytes();
             self.outboxes.change(before, after);

@@ -674,6 +674,59 @@ fn what_is_held_goes_out_when_something_else_takes_over() {
     assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("b3", 0));
 }
 
+// === the budget ===
+
+#[test]
+fn the_largest_outboxes_pay() {
+    use SlowPolicy::{Conflate, Disconnect, DropOldest};
+    // Its policy; whether it takes gaps; whether it is large; and what becomes of it.
+    let rows = [
+        (DropOldest, FormatId::JSON, true, "<a1-2 evicted> a3", false),
+        (Conflate, FormatId::JSON, true, "<a1-2 evicted> a3", false),
+        (Disconnect, FormatId::JSON, true, "a1 a2 a3", true),
+        (DropOldest, FormatId::RAW, true, "a1 a2 a3", true),
+        (DropOldest, FormatId::JSON, false, "a3", false),
+    ];
+    for (policy, format, is_large, expect, evicted) in rows {
+        let limits = ShardLimits { outbox: OutboxLimits { bytes_max: 1_000, ..LIMITS.outbox }, ..LIMITS };
+        let settings = move |_: &Topic| TopicSettings { policy, stale_after: None };
+        let mut shard = Shard::new(limits, Epoch::new(1), settings);
+        let (mut sink, mut report, now) = (Recorder::default(), Report::default(), Instant::now());
+        let id = join_as(&mut shard, format, &["a"]);
+        let (places, bound) = if is_large { (&["a1x", "a2y", "a3z"][..], 50) } else { (&["a3x"][..], 50) };
+        sink.room.insert(id.slot, 0);
+        places.iter().for_each(|place| drop(deliver_keyed(&mut shard, now, &[place], &mut sink)));
+        let bound = if format == FormatId::RAW { 10 } else { bound };
+        shard.shed(bound, &mut report);
+        let case = format!("{policy:?} {} {is_large}", format.format().name());
+        let evictions: Vec<_> = evicted.then_some((id, Eviction::Budget)).into_iter().collect();
+        assert_eq!(report.evicted, evictions, "{case}");
+        assert!(evicted || shard.outbox_bytes() <= bound, "{case}");
+        shard.shed(bound, &mut report);
+        assert_eq!(report.evicted.len(), evictions.len(), "{case}: once");
+        assert_eq!(report.dropped, if expect.starts_with('<') { 2 } else { 0 }, "{case}");
+        sink.room.clear();
+        shard.flush(id, &mut sink, &mut report);
+        assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), (expect, 0), "{case}");
+    }
+}
+
+#[test]
+fn who_reads_everything_pays_nothing() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let [gathers, _other] = [0, 1].map(|_| join(&mut shard, &["a", "b"]));
+    let paces = join_paced(&mut shard, FormatId::RAW, &["c"], SECOND);
+    deliver(&mut shard, &["c1"], &mut sink);
+    // Held for its time, and gathered for the end of the pass.
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["c2", "a1", "b1"]));
+    assert_eq!(shard.deliver(&mut pass, 2, &mut sink, &mut report), Progress::More);
+    assert!(shard.outbox_bytes() > 4);
+    shard.shed(0, &mut report);
+    assert_eq!((report.evicted.len(), report.dropped), (0, 0));
+    while shard.deliver(&mut pass, 1, &mut sink, &mut report) == Progress::More {}
+    assert_eq!([sink.read(gathers), sink.read(paces)], ["a1 b1", "c1"]);
+}
+
 // === silence ===
 
 /// Tells of topics that have become stale.
