@@ -112,7 +112,8 @@ impl<S: Sink> Turn<'_, S> {
             // The socket has not refused yet.
             self.flush(subscriber, slot);
         }
-        subscriber.outbox.blocked
+        // Behind what may still become newer nothing of the topic is queued as it is.
+        subscriber.outbox.blocked || subscriber.outbox.conflates(&batch.topic)
     }
 
     /// Writes messages `from..` of `batch` if nothing waits, and queues what the socket refuses. Of a conflating topic only a

@@ -2,6 +2,7 @@ use super::*;
 use crate::outbox::Flushed;
 use crate::pass::{Progress, Report, Sink, Written};
 use crate::slow_consumer::SlowPolicy;
+use fanfare_wire::websocket::{OpCode, frame};
 use fanfare_wire::{Draft, Epoch, Kind, Message, Position};
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -672,6 +673,19 @@ fn what_is_held_goes_out_when_something_else_takes_over() {
     assert_eq!(sink.read(id), "a2 a3");
     shard.release_held(now + SECOND, &mut sink, &mut report);
     assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("b3", 0));
+}
+
+#[test]
+fn what_is_gathered_does_not_stand_behind_what_becomes_newer() {
+    let (mut shard, mut sink) = (shard_with(|_| SlowPolicy::Conflate), Recorder::default());
+    let id = join(&mut shard, &["a", "b"]);
+    // The answer is not flushed yet, though the socket takes everything.
+    shard.push_control(id, frame(OpCode::Text, b"ack")).unwrap();
+    deliver(&mut shard, &["a1"], &mut sink);
+    deliver(&mut shard, &["a2", "b1"], &mut sink);
+    deliver(&mut shard, &["a3"], &mut sink);
+    shard.flush(id, &mut sink, &mut Report::default());
+    assert_eq!(sink.read(id), "ack a3 b1");
 }
 
 // === the budget ===
