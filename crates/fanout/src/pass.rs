@@ -286,7 +286,10 @@ impl Shard {
                 let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
                 let before = subscriber.waiting_bytes();
                 let first = subscriber.outbox.is_empty() && !subscriber.closing;
-                let noticed = plan.notice.as_ref().filter(|_| group.messages.last().is_none_or(is_new));
+                // An announcement is for those who get the first message; others had it in their beginning.
+                let born = group.messages.first().filter(|message| message.offset() == 1);
+                let noticed = born.or(group.messages.last()).is_none_or(is_new);
+                let noticed = plan.notice.as_ref().filter(|_| noticed);
                 if let Some(notice) = noticed {
                     turn.notify(subscriber, listed.slot, notice);
                 }

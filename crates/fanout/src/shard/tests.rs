@@ -492,6 +492,23 @@ fn a_pattern_begins_behind_its_replay() {
 }
 
 #[test]
+fn a_topic_born_later_reaches_its_pattern_from_the_first_message() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let [json, events] =
+        [FormatId::JSON, FormatId::EVENTS].map(|format| join_pattern(&mut shard, format, "*", &[]));
+    let raw = join_pattern(&mut shard, FormatId::RAW, "*", &[]);
+    let by_name = join_as(&mut shard, FormatId::JSON, &["a"]);
+    let other = join_pattern(&mut shard, FormatId::JSON, "b.*", &[]);
+    // In the inbox when they came, and announced in their beginning.
+    let later = join_pattern(&mut shard, FormatId::JSON, "*", &["a1"]);
+    deliver(&mut shard, &["a1", "a2"], &mut sink);
+    deliver(&mut shard, &["a3"], &mut sink);
+    let read = [json, events, raw, by_name, other, later].map(|id| sink.read(id));
+    assert_eq!(read, ["(a 0) a1 a2 a3", "(a 0) a1 a2 a3", "a1 a2 a3", "a1 a2 a3", "", "a2 a3"]);
+    assert_eq!((shard.topics(), shard.patterns()), (1, 2));
+}
+
+#[test]
 fn a_second_pattern_in_a_pass_leaves_the_first_ones_starts() {
     let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
     let id = join_pattern(&mut shard, FormatId::RAW, "*", &["a3"]);
