@@ -216,6 +216,11 @@ impl Outbox {
         self.conflation.as_ref().map_or(0, |conflation| conflation.messages)
     }
 
+    /// Whether something of the topic waits that may still become newer.
+    pub(crate) fn conflates(&self, topic: &Topic) -> bool {
+        self.conflation.as_ref().is_some_and(|conflation| conflation.holds(topic))
+    }
+
     /// Whether the message would take an older one's place.
     pub(crate) fn would_replace(&self, batch: &Rc<Batch>) -> bool {
         self.conflation.as_ref().is_some_and(|conflation| conflation.would_replace(batch))

@@ -51,6 +51,11 @@ impl Paced {
         self.intervals.is_empty()
     }
 
+    /// Whether the audience's messages have a pace.
+    pub(crate) fn is_for(&self, audience: u32) -> bool {
+        self.intervals.iter().any(|(known, _)| *known == audience)
+    }
+
     fn interval(&self, audience: u32) -> Duration {
         let known = self.intervals.iter().find(|(known, _)| *known == audience);
         known.map_or(Duration::ZERO, |(_, interval)| *interval)
@@ -105,9 +110,9 @@ impl Paced {
         }
     }
 
-    /// Forgets what is held of a topic.
-    pub(crate) fn forget(&mut self, topic: &Topic) {
-        self.held.take(topic);
+    /// Forgets a topic. Returns what is held of it.
+    pub(crate) fn forget(&mut self, topic: &Topic) -> Vec<Rc<Batch>> {
         self.next_at.remove(topic);
+        self.held.take(topic)
     }
 }

@@ -269,29 +269,29 @@ impl Shard {
                 {
                     continue;
                 }
-                if plan.format == FormatId::LONG_POLL {
-                    report.woken.push(subscriber.id(listed.slot));
-                    continue;
-                }
                 let mut start = listed.start;
                 if let Some(joining) = &subscriber.joining
                     && plan.by_pattern
-                    && joining.pass == *number
+                    && joining.pass >= *number
                 {
                     start = joining.starts.get(&topic.name).copied().unwrap_or_default();
                 }
+                let is_new = |message: &Arc<Message>| message.offset() > start;
+                if plan.format == FormatId::LONG_POLL {
+                    if group.messages.last().is_some_and(is_new) {
+                        report.woken.push(subscriber.id(listed.slot));
+                    }
+                    continue;
+                }
                 let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
                 let before = subscriber.waiting_bytes();
-                let is_new = |message: &Arc<Message>| message.offset() > start;
-                if let Some(notice) = &plan.notice
-                    && group.messages.last().is_none_or(is_new)
-                {
-                    if subscriber.outbox.is_empty() && !subscriber.closing {
-                        gathered.push(subscriber.id(listed.slot));
-                    }
-                    if subscriber.outbox.push_control(notice.clone(), &self.limits.outbox).is_err() {
-                        turn.evict(subscriber, listed.slot, Eviction::SlowConsumer);
-                    }
+                let first = subscriber.outbox.is_empty() && !subscriber.closing;
+                // An announcement is for those who get the first message; others had it in their beginning.
+                let born = group.messages.first().filter(|message| message.offset() == 1);
+                let noticed = born.or(group.messages.last()).is_none_or(is_new);
+                let noticed = plan.notice.as_ref().filter(|_| noticed);
+                if let Some(notice) = noticed {
+                    turn.notify(subscriber, listed.slot, notice);
                 }
                 let offer = Offer {
                     batches: &frames.batches,
@@ -300,15 +300,24 @@ impl Shard {
                     format: plan.format,
                     policy: listed.wish.policy(topic.settings.policy),
                     start,
-                    // Behind a notice the socket is not known to be full.
-                    gather: plan.notice.is_some() || several_topics && (several || plan.by_pattern),
+                    first,
+                    gather: noticed.is_some() || several_topics && (several || plan.by_pattern),
                 };
-                let first = if listed.wish == Wish::Paced {
-                    pace(&mut turn, subscriber, listed.slot, plan.audience, &offer, *at, &mut self.timers)
+                let mut waits = offer.gather;
+                if listed.wish == Wish::Paced {
+                    waits |= pace(
+                        &mut turn,
+                        subscriber,
+                        listed.slot,
+                        plan.audience,
+                        &offer,
+                        *at,
+                        &mut self.timers,
+                    );
                 } else {
-                    turn.offer(subscriber, listed.slot, &offer)
-                };
-                if first {
+                    turn.offer(subscriber, listed.slot, &offer);
+                }
+                if first && waits {
                     gathered.push(subscriber.id(listed.slot));
                 }
                 self.outboxes.change(before, subscriber.waiting_bytes());
@@ -404,7 +413,7 @@ fn is_covered_before(subscriber: &Subscriber, topic: &KnownTopic, audience: u32)
     older.map(|subscription| subscription.audience).any(|older| topic.has(older))
 }
 
-/// A turn of a subscriber with a pace. Returns whether it is to be flushed at the end of the pass.
+/// A turn of a subscriber with a pace. Returns whether something goes out.
 fn pace<S: Sink>(
     turn: &mut Turn<'_, S>,
     subscriber: &mut Subscriber,
@@ -418,7 +427,6 @@ fn pace<S: Sink>(
     if subscriber.closing {
         return false;
     }
-    let first = subscriber.outbox.is_empty();
     let newest = offer.newest_after(offer.start);
     let skipped =
         offer.messages.iter().filter(|message| message.offset() > offer.start).count() - newest.len();
@@ -451,5 +459,5 @@ fn pace<S: Sink>(
         }
     }
     subscriber.paced = Some(paced);
-    sends && first
+    sends
 }

@@ -54,8 +54,8 @@ pub struct Left {
 pub struct Unsubscribed {
     /// The tie.
     pub left: Left,
-    /// Another subscription brings some of the same topics, and in the pass under way it may be too late for that: what the
-    /// subscriber misses is not known. It is to be closed, and told so.
+    /// A newer subscription brings some of the same topics from now on, and in the pass under way it may be too late for
+    /// that: what the subscriber misses is not known. It is to be closed, and told so.
     pub torn: bool,
 }
 
@@ -118,7 +118,8 @@ impl Shard {
         SubscriberId { slot: self.subscribers.insert(subscriber) as u32, generation: self.generation }
     }
 
-    /// Ties a subscriber to a topic: messages after `start` will reach it. Returns whether it is new that they do.
+    /// Ties a subscriber to a topic: messages after `start` will reach it. Returns whether it is new that they do: if a pattern
+    /// brings the topic already, it goes on as it began.
     pub fn subscribe(
         &mut self,
         id: SubscriberId,
@@ -131,6 +132,7 @@ impl Shard {
         }
         self.may_subscribe(id)?;
         let covered = self.is_covered(id, topic);
+        let start = if covered { self.joining_start(id, topic) } else { start };
         let known = self.know(topic);
         let audience = match self.topics[known as usize].direct {
             Some(audience) => audience,
@@ -142,7 +144,7 @@ impl Shard {
     }
 
     /// Ties a subscriber to all topics that match. `starts` says, for those of them that exist, up to which offset messages
-    /// are not for it. Returns whether the tie is new.
+    /// are not for it; what reaches it already goes on as it began. Returns whether the tie is new.
     pub fn subscribe_pattern(
         &mut self,
         id: SubscriberId,
@@ -154,6 +156,9 @@ impl Shard {
             return Ok(false);
         }
         self.may_subscribe(id)?;
+        let mut news: Vec<_> = starts.into_iter().filter(|(topic, _)| !self.is_covered(id, topic)).collect();
+        // When the name's tie ends, the pattern's goes on from where that began.
+        news.extend(self.starts_by_name(id).filter(|(topic, _)| pattern.matches(topic)));
         let audience = match self.patterns.get(pattern.as_str()) {
             Some(audience) => *audience,
             None => self.new_pattern(pattern),
@@ -166,7 +171,7 @@ impl Shard {
                 Box::new(Joining { pass, starts: HashMap::default() })
             });
             joining.pass = pass;
-            joining.starts.extend(starts);
+            joining.starts.extend(news);
         }
         Ok(true)
     }
@@ -243,14 +248,23 @@ impl Shard {
         let before = subscriber.waiting_bytes();
         let mut torn = false;
         for topic in topics.into_iter().map(|index| &self.topics[index as usize]) {
-            if subscriber.subscriptions.iter().any(|tie| topic.has(tie.audience)) {
-                torn |= topic.in_pass;
+            let heir = subscriber.subscriptions.iter().position(|tie| topic.has(tie.audience));
+            if heir.is_some_and(|heir| heir < at) {
+                // Something older brings the topic, before and after.
                 continue;
             }
-            subscriber.outbox.end_subscription(&topic.name);
-            if let Some(paced) = &mut subscriber.paced {
-                paced.forget(&topic.name);
+            torn |= heir.is_some() && topic.in_pass;
+            let heir = heir.map(|heir| subscriber.subscriptions[heir].audience);
+            if let Some(paced) = &mut subscriber.paced
+                && !heir.is_some_and(|heir| paced.is_for(heir))
+            {
+                let held = paced.forget(&topic.name);
+                // What comes next does not wait, and is newer.
+                held.iter().filter(|_| heir.is_some()).for_each(|batch| {
+                    subscriber.outbox.conflate(batch);
+                });
             }
+            subscriber.outbox.end_subscription(&topic.name);
         }
         subscriber.paced.take_if(|paced| paced.remove(audience));
         self.outboxes.change(before, subscriber.waiting_bytes());
@@ -335,16 +349,17 @@ impl Shard {
         self.outboxes.change(subscriber.waiting_bytes(), 0);
     }
 
-    /// Makes outboxes larger than `bytes` as small as that: what may be dropped is, and announced; who has to get everything
-    /// is given up.
+    /// Makes outboxes larger than `bytes` as small as that, where the socket has refused: what may be dropped is, and
+    /// announced; who has to get everything is given up. Other sockets get what waits at the end of the pass.
     pub fn shed(&mut self, bytes: usize, report: &mut crate::pass::Report) {
         for (slot, subscriber) in &mut self.subscribers {
             let before = subscriber.waiting_bytes();
-            if before <= bytes || subscriber.closing {
+            if before <= bytes || subscriber.closing || !subscriber.outbox.blocked {
                 continue;
             }
             if subscriber.takes_gaps {
-                report.dropped += subscriber.outbox.shed(bytes);
+                let held = before - subscriber.outbox.bytes();
+                report.dropped += subscriber.outbox.shed(bytes.saturating_sub(held));
             }
             let after = subscriber.waiting_bytes();
             self.outboxes.change(before, after);
@@ -436,6 +451,24 @@ impl Shard {
         let known = self.topics.insert(known) as u32;
         self.by_name.insert(topic.clone(), known);
         known
+    }
+
+    /// Where the topic's messages begin for a subscriber that a pattern brings them.
+    fn joining_start(&self, id: SubscriberId, topic: &Topic) -> u64 {
+        let joining = self.subscriber(id).and_then(|subscriber| subscriber.joining.as_ref());
+        joining.and_then(|joining| joining.starts.get(topic)).copied().unwrap_or_default()
+    }
+
+    /// The topics that the subscriber is tied to by name, and where they begin for it.
+    fn starts_by_name(&self, id: SubscriberId) -> impl Iterator<Item = (Topic, u64)> {
+        self.subscriber(id).into_iter().flat_map(|subscriber| {
+            subscriber.subscriptions.iter().filter_map(|tie| {
+                let audience = &self.audiences[tie.audience as usize];
+                let Name::Topic(topic) = &audience.name else { return None };
+                let listed = audience.lists[subscriber.format.index()][tie.place as usize];
+                Some((topic.clone(), listed.start))
+            })
+        })
     }
 
     fn new_pattern(&mut self, pattern: &Pattern) -> u32 {

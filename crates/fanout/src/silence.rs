@@ -29,15 +29,15 @@ impl Shard {
         let is_stale = age >= stale_after;
         if known.last_at.is_none_or(|last_at| last_at <= at) {
             known.last_at = Some(at);
-            if known.looked_at.is_none() {
-                // What was stale before anybody came here is told to the one who comes.
-                known.is_stale = is_stale;
-            }
+            // What was stale before anybody came here is told to the one who comes. What others were told stays: a
+            // message that is still in the inbox makes it live for them.
+            known.is_stale |= is_stale && known.looked_at.is_none();
             if !known.is_stale {
                 self.look_at(index, at + stale_after);
             }
         }
-        is_stale.then_some(age)
+        // What is about to be told to all is told to the newcomer then.
+        (is_stale && self.topics[index as usize].is_stale).then_some(age)
     }
 
     /// A topic is in a pass. Returns what its subscribers are to be told: the age is that of the silence.

@@ -44,9 +44,11 @@ pub(crate) struct Subscription {
 }
 
 /// Offsets up to which messages of a pattern's topics are not for the subscriber: it came after them, or got them as
-/// replay. They were in the inbox when it came, so they are all in the next pass.
+/// replay. They were in the inbox when it came, so they are all in the next pass. With a second pattern during that pass,
+/// they are kept for one more.
 #[derive(Debug)]
 pub(crate) struct Joining {
+    /// The last pass for which they matter.
     pub(crate) pass: u64,
     pub(crate) starts: HashMap<Topic, u64, ahash::RandomState>,
 }

@@ -5,10 +5,11 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fanfare_wire::{FormatId, Message};
 
 use crate::batch::{Batch, Batches};
-use crate::outbox::{Flushed, OutboxLimits, SLICES_MAX};
+use crate::outbox::{Flushed, Outbox, OutboxLimits, SLICES_MAX};
 use crate::pass::{Report, Sink, Written};
 use crate::slow_consumer::{Eviction, SlowPolicy};
 use crate::subscriber::Subscriber;
@@ -30,7 +31,9 @@ pub(crate) struct Offer<'a> {
     pub(crate) policy: SlowPolicy,
     /// Messages up to this offset are not for it.
     pub(crate) start: u64,
-    /// The pass brings more, for one vectored write at its end.
+    /// It had taken everything until now.
+    pub(crate) first: bool,
+    /// The pass brings more, or brought words before the messages, for one vectored write at its end.
     pub(crate) gather: bool,
 }
 
@@ -50,12 +53,26 @@ impl Offer<'_> {
 }
 
 impl<S: Sink> Turn<'_, S> {
-    /// Writes what is offered if nothing waits, and queues what the socket refuses. Returns whether the subscriber is to be
-    /// flushed at the end of the pass.
-    pub(crate) fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>) -> bool {
-        let first = subscriber.outbox.is_empty() && !subscriber.closing;
+    /// Queues words that go before the messages.
+    pub(crate) fn notify(&mut self, subscriber: &mut Subscriber, slot: u32, notice: &Bytes) {
+        let limits = self.limits;
+        let refuses =
+            |subscriber: &mut Subscriber| subscriber.outbox.push_control(notice.clone(), limits).is_err();
+        let mut refused = refuses(subscriber);
+        if refused && !subscriber.outbox.blocked {
+            // The socket has not refused yet: a healthy subscriber is not judged by how many topics are born at once.
+            self.flush(subscriber, slot);
+            refused = refuses(subscriber);
+        }
+        if refused {
+            self.evict(subscriber, slot, Eviction::SlowConsumer);
+        }
+    }
+
+    /// Writes what is offered if nothing waits, and queues what the socket refuses. What is gathered is to be flushed.
+    pub(crate) fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>) {
         // Who had taken everything until now is not judged by how much one pass brings.
-        let spared = first && offer.policy != SlowPolicy::Conflate;
+        let spared = offer.first && offer.policy != SlowPolicy::Conflate;
         for batch in offer.batches {
             let from = batch.through(offer.start);
             if from == batch.len() {
@@ -74,7 +91,6 @@ impl<S: Sink> Turn<'_, S> {
                 break;
             }
         }
-        first && offer.gather
     }
 
     /// Whether a subscriber of a conflating topic does not keep up, so that it is to get only the newest of each key.
@@ -96,7 +112,8 @@ impl<S: Sink> Turn<'_, S> {
             // The socket has not refused yet.
             self.flush(subscriber, slot);
         }
-        subscriber.outbox.blocked
+        // Behind what may still become newer nothing of the topic is queued as it is.
+        subscriber.outbox.blocked || subscriber.outbox.conflates(&batch.topic)
     }
 
     /// Writes messages `from..` of `batch` if nothing waits, and queues what the socket refuses. Of a conflating topic only a
@@ -216,24 +233,33 @@ impl<S: Sink> Turn<'_, S> {
 
     /// Queues a batch of one message in the place of an older one with its key.
     pub(crate) fn conflate_one(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Rc<Batch>) {
+        let messages_max = self.limits.messages_max;
+        let is_full = |outbox: &Outbox| outbox.conflated() >= messages_max && !outbox.would_replace(batch);
+        if is_full(&subscriber.outbox) && !subscriber.outbox.blocked {
+            // The socket has not refused yet: a healthy subscriber is not judged by how many keys there are.
+            self.flush(subscriber, slot);
+        }
         if subscriber.closing {
             return;
         }
-        let outbox = &mut subscriber.outbox;
-        if outbox.conflated() >= self.limits.messages_max && !outbox.would_replace(batch) {
+        if is_full(&subscriber.outbox) {
             if !subscriber.takes_gaps {
                 return self.evict(subscriber, slot, Eviction::Gap);
             }
-            self.report.dropped += u64::from(outbox.drop_conflated());
+            self.report.dropped += u64::from(subscriber.outbox.drop_conflated());
         }
-        self.report.conflated += u64::from(outbox.conflate(batch));
+        self.report.conflated += u64::from(subscriber.outbox.conflate(batch));
     }
 
     pub(crate) fn flush(&mut self, subscriber: &mut Subscriber, slot: u32) -> Flushed {
         let id = subscriber.id(slot);
         let outbox = &mut subscriber.outbox;
-        while !outbox.is_empty() {
+        loop {
             outbox.make_ready(subscriber.format);
+            // Also when what waited was words that the format does not have.
+            if outbox.is_empty() {
+                break;
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, total) = outbox.fill(&mut slices);
             self.report.writes += 1;

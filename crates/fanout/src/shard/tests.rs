@@ -4,6 +4,7 @@ use super::*;
 use crate::outbox::Flushed;
 use crate::pass::{Progress, Report, Sink, Written};
 use crate::slow_consumer::SlowPolicy;
+use fanfare_wire::websocket::{OpCode, frame};
 use fanfare_wire::{Draft, Epoch, Kind, Message, Position};
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -20,6 +21,8 @@ const LIMITS: ShardLimits = ShardLimits {
 #[derive(Default)]
 struct Recorder {
     writes: Vec<(u32, String)>,
+    /// All bytes that a socket took.
+    taken: HashMap<u32, Vec<u8>>,
     room: HashMap<u32, usize>,
     gone: Vec<u32>,
 }
@@ -34,8 +37,12 @@ impl Sink for Recorder {
             return Written::PeerGone;
         }
         let total = slices.iter().map(|slice| slice.len()).sum();
+        assert_ne!(total, 0, "a write of nothing");
         let room = self.room.get_mut(&to.slot).map(|room| std::mem::take(room).min(total));
-        match room.unwrap_or(total) {
+        let written = room.unwrap_or(total);
+        let bytes = slices.iter().flat_map(|slice| slice.iter()).take(written);
+        self.taken.entry(to.slot).or_default().extend(bytes);
+        match written {
             0 => Written::Blocked,
             written if written == total => {
                 let slices: Vec<_> = slices.iter().map(|slice| payloads(slice)).collect();
@@ -47,15 +54,46 @@ impl Sink for Recorder {
     }
 }
 
-/// The payloads of whole short frames.
+impl Recorder {
+    /// What the client read since the last call.
+    fn read(&mut self, id: SubscriberId) -> String {
+        let bytes = self.taken.remove(&id.slot).unwrap_or_default();
+        payloads(&bytes)
+    }
+}
+
+/// The payloads of whole short frames, or of chunks. Native messages are their payload, gaps are `<a1-3 slow>`, topics
+/// `(a 0)`, statuses `(a stale)`, and marks `=7`.
 fn payloads(mut bytes: &[u8]) -> String {
     let mut payloads = Vec::new();
-    while let [_, len, rest @ ..] = bytes {
-        let (payload, rest) = rest.split_at(usize::from(*len));
-        payloads.push(String::from_utf8_lossy(payload));
-        bytes = rest;
+    while let [first, len, rest @ ..] = bytes {
+        if *first >= 0x80 {
+            let (payload, rest) = rest.split_at(usize::from(*len));
+            payloads.push(in_short(None, std::str::from_utf8(payload).unwrap()));
+            bytes = rest;
+            continue;
+        }
+        let (size, rest) = std::str::from_utf8(bytes).unwrap().split_once("\r\n").unwrap();
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
+        let (event, data) = chunk.split_once("data: ").unwrap_or((chunk, ""));
+        payloads.push(match event.trim_end().split_once(": ") {
+            Some(("id", place)) => format!("={}", place.split_once(':').unwrap().1),
+            event => in_short(event.map(|(_, event)| event), data),
+        });
+        bytes = rest.strip_prefix("\r\n").unwrap().as_bytes();
     }
     payloads.join(" ")
+}
+
+fn in_short(event: Option<&str>, text: &str) -> String {
+    let Ok(serde_json::Value::Object(value)) = serde_json::from_str(text) else { return text.to_owned() };
+    let text = |key: &str| value.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
+    match event.or(value.get("type").and_then(|kind| kind.as_str())) {
+        Some("gap") => format!("<{}{}-{} {}>", text("topic"), text("from"), text("to"), text("reason")),
+        Some("topic") => format!("({} {})", text("topic"), text("offset")),
+        Some("status") => format!("({} {})", text("topic"), text("status")),
+        _ => text("data"),
+    }
 }
 
 fn topic(name: &str) -> Topic {
@@ -84,6 +122,14 @@ fn shard_with(policy: impl Fn(&str) -> SlowPolicy + 'static) -> Shard {
     Shard::new(LIMITS, Epoch::new(1), settings)
 }
 
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// A shard whose topics can be stale.
+fn shard_of_silence() -> Shard {
+    let settings = |_: &Topic| TopicSettings { stale_after: Some(STALE_AFTER), ..TopicSettings::default() };
+    Shard::new(LIMITS, Epoch::new(1), settings)
+}
+
 /// Topic `a` drops its oldest, the others are strict.
 fn a_drops(name: &str) -> SlowPolicy {
     if name == "a" { SlowPolicy::DropOldest } else { SlowPolicy::Disconnect }
@@ -96,6 +142,33 @@ fn join(shard: &mut Shard, topics: &[&str]) -> SubscriberId {
         assert_eq!(shard.subscribe(id, &topic(name), Wish::AsTopic, 0), Ok(true));
     }
     id
+}
+
+/// A new subscriber that reads `format`, from the topics' start.
+fn join_as(shard: &mut Shard, format: FormatId, topics: &[&str]) -> SubscriberId {
+    let id = shard.connect(format, format != FormatId::RAW);
+    for name in topics {
+        shard.subscribe(id, &topic(name), Wish::AsTopic, 0).unwrap();
+    }
+    id
+}
+
+/// A new subscriber of a pattern. `starts` are places of its topics: `"a3"`.
+fn join_pattern(shard: &mut Shard, format: FormatId, pattern: &str, starts: &[&str]) -> SubscriberId {
+    let id = shard.connect(format, format != FormatId::RAW);
+    assert_eq!(tie_pattern(shard, id, pattern, Wish::AsTopic, starts), Ok(true));
+    id
+}
+
+fn tie_pattern(
+    shard: &mut Shard,
+    id: SubscriberId,
+    pattern: &str,
+    wish: Wish,
+    starts: &[&str],
+) -> Result<bool, SubscribeError> {
+    let starts = starts.iter().map(|place| (topic(&place[..1]), place[1..].parse().unwrap()));
+    shard.subscribe_pattern(id, &Pattern::new(pattern).unwrap(), wish, starts)
 }
 
 /// Unties a subscriber from a topic. Returns whether it was the last.
@@ -116,8 +189,12 @@ fn beginning(name: &str, messages: Vec<Arc<Message>>) -> Beginning {
 
 /// Carries out a whole pass.
 fn deliver(shard: &mut Shard, places: &[&str], sink: &mut Recorder) -> Report {
+    deliver_at(shard, Instant::now(), places, sink)
+}
+
+fn deliver_at(shard: &mut Shard, now: Instant, places: &[&str], sink: &mut Recorder) -> Report {
     let mut report = Report::default();
-    let mut pass = shard.begin(Instant::now(), 0, messages(places));
+    let mut pass = shard.begin(now, 0, messages(places));
     assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
     report
 }
@@ -343,9 +420,7 @@ fn what_was_dropped_is_announced_before_the_next_message() {
     }
     sink.room.clear();
     assert_eq!(shard.flush(id, &mut sink, &mut report), Flushed::Empty);
-    let (gap, rest) = sink.writes[0].1.split_once('|').unwrap();
-    assert!(gap.contains(r#""from":1,"to":1"#), "{gap}");
-    assert!(rest.contains("a2") && rest.contains("a3"), "{rest}");
+    assert_eq!(sink.writes[0].1, "<a1-1 slow>|a2|a3");
 }
 
 #[test]
@@ -397,4 +472,369 @@ fn a_client_that_asks_without_reading_is_given_up() {
     assert_eq!(shard.push_control(id, vec![b'x'; 60].into()), Ok(()), "an empty outbox takes any answer");
     assert_eq!(shard.push_control(id, "x".into()), Err(Eviction::SlowConsumer));
     assert_eq!(shard.outbox_bytes(), 60);
+}
+
+// === patterns ===
+
+fn unsubscribe_pattern(shard: &mut Shard, id: SubscriberId, pattern: &str) -> Unsubscribed {
+    shard.unsubscribe(id, &Name::Pattern(Pattern::new(pattern).unwrap())).unwrap()
+}
+
+#[test]
+fn a_pattern_begins_behind_its_replay() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = join_pattern(&mut shard, FormatId::RAW, "*", &["a3", "b7"]);
+    deliver(&mut shard, &["a2", "b7", "a3", "a4", "c1"], &mut sink);
+    assert_eq!(sink.read(id), "a4 c1");
+    deliver(&mut shard, &["a5", "b8"], &mut sink);
+    assert_eq!(sink.read(id), "a5 b8");
+    // It was forgotten and came back: its offsets begin again.
+    deliver(&mut shard, &["b1"], &mut sink);
+    assert_eq!(sink.read(id), "b1");
+}
+
+#[test]
+fn a_topic_born_later_reaches_its_pattern_from_the_first_message() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let [json, events] =
+        [FormatId::JSON, FormatId::EVENTS].map(|format| join_pattern(&mut shard, format, "*", &[]));
+    let raw = join_pattern(&mut shard, FormatId::RAW, "*", &[]);
+    let by_name = join_as(&mut shard, FormatId::JSON, &["a"]);
+    let other = join_pattern(&mut shard, FormatId::JSON, "b.*", &[]);
+    // In the inbox when they came, and announced in their beginning.
+    let later = join_pattern(&mut shard, FormatId::JSON, "*", &["a1"]);
+    deliver(&mut shard, &["a1", "a2"], &mut sink);
+    deliver(&mut shard, &["a3"], &mut sink);
+    let read = [json, events, raw, by_name, other, later].map(|id| sink.read(id));
+    assert_eq!(read, ["(a 0) a1 a2 a3", "(a 0) a1 a2 a3", "a1 a2 a3", "a1 a2 a3", "", "a2 a3"]);
+    assert_eq!((shard.topics(), shard.patterns()), (1, 2));
+}
+
+#[test]
+fn a_second_pattern_in_a_pass_leaves_the_first_ones_starts() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join_pattern(&mut shard, FormatId::RAW, "*", &["a3"]);
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["a3", "a4"]));
+    // The second knows of a message that is in the inbox, and that the first brings.
+    assert_eq!(tie_pattern(&mut shard, id, ">", Wish::AsTopic, &["a5"]), Ok(true));
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    deliver(&mut shard, &["a5", "a6"], &mut sink);
+    assert_eq!(sink.read(id), "a4 a5 a6");
+}
+
+#[test]
+fn who_takes_over_a_topic_begins_where_the_other_did() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let [to_pattern, to_name] = [0, 1].map(|_| shard.connect(FormatId::RAW, false));
+    shard.subscribe(to_pattern, &topic("a"), Wish::AsTopic, 3).unwrap();
+    tie_pattern(&mut shard, to_pattern, "*", Wish::AsTopic, &["a5"]).unwrap();
+    assert_eq!(unsubscribe(&mut shard, to_pattern, "a"), Some(true));
+    tie_pattern(&mut shard, to_name, "*", Wish::AsTopic, &["a3"]).unwrap();
+    assert_eq!(shard.subscribe(to_name, &topic("a"), Wish::AsTopic, 5), Ok(false), "it comes already");
+    assert!(!unsubscribe_pattern(&mut shard, to_name, "*").torn);
+    deliver(&mut shard, &["a3", "a4", "a5", "a6"], &mut sink);
+    assert_eq!([sink.read(to_pattern), sink.read(to_name)], ["a4 a5 a6", "a4 a5 a6"]);
+}
+
+#[test]
+fn a_topic_that_changes_hands_in_a_pass_is_torn() {
+    // Which of the two ends, and whether the topic is in the pass.
+    for (first_ends, in_pass) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+        let id = join_as(&mut shard, FormatId::RAW, &["a"]);
+        tie_pattern(&mut shard, id, "*", Wish::AsTopic, &[]).unwrap();
+        let mut pass = shard.begin(Instant::now(), 0, messages(&[if in_pass { "a1" } else { "b1" }]));
+        let name =
+            if first_ends { Name::Topic(topic("a")) } else { Name::Pattern(Pattern::new("*").unwrap()) };
+        let unsubscribed = shard.unsubscribe(id, &name).unwrap();
+        assert_eq!(
+            unsubscribed.torn,
+            first_ends && in_pass,
+            "the first ends: {first_ends}, in pass: {in_pass}"
+        );
+        assert_eq!(unsubscribed.left, Left { name, last: true });
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        deliver(&mut shard, &["a2"], &mut sink);
+        assert!(sink.read(id).ends_with("a2"), "the other goes on");
+    }
+}
+
+#[test]
+fn a_topic_that_changes_hands_stays_in_order() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = shard.connect(FormatId::RAW, false);
+    tie_pattern(&mut shard, id, "*", Wish::Latest, &[]).unwrap();
+    shard.subscribe(id, &topic("a"), Wish::AsTopic, 0).unwrap();
+    sink.room.insert(id.slot, 0);
+    deliver(&mut shard, &["a1"], &mut sink);
+    deliver(&mut shard, &["a2"], &mut sink);
+    // From one that conflates to one that does not, and back.
+    assert!(!unsubscribe_pattern(&mut shard, id, "*").torn);
+    deliver(&mut shard, &["a3"], &mut sink);
+    tie_pattern(&mut shard, id, ">", Wish::Latest, &[]).unwrap();
+    assert_eq!(unsubscribe(&mut shard, id, "a"), Some(true));
+    deliver(&mut shard, &["a4"], &mut sink);
+    sink.room.clear();
+    assert_eq!(shard.flush(id, &mut sink, &mut Report::default()), Flushed::Empty);
+    assert_eq!(sink.read(id), "a2 a3 a4");
+}
+
+#[test]
+fn a_replay_of_words_that_a_format_does_not_have_is_nothing() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = join_as(&mut shard, FormatId::RAW, &["a"]);
+    let beginning = Beginning { stale: Some(STALE_AFTER), ..beginning("a", Vec::new()) };
+    shard.replay(id, vec![beginning]).unwrap();
+    assert_eq!(shard.flush(id, &mut sink, &mut Report::default()), Flushed::Empty);
+    assert_eq!((sink.writes.len(), shard.is_waiting(id), shard.outbox_bytes()), (0, false, 0));
+}
+
+#[test]
+fn words_before_the_messages_make_nobody_slow() {
+    use SlowPolicy::{Conflate, Disconnect, DropOldest};
+    for policy in [Disconnect, DropOldest, Conflate] {
+        let (mut shard, mut sink, mut report) =
+            (shard_with(move |_| policy), Recorder::default(), Report::default());
+        let id = join_pattern(&mut shard, FormatId::EVENTS, "*", &[]);
+        let large = |offset| {
+            let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
+            Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+        };
+        // Far over the bound, and too much for one batch.
+        let mut pass = shard.begin(Instant::now(), 0, (1..=5).map(large));
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        assert_eq!((report.evicted.len(), report.dropped, report.conflated), (0, 0, 0), "{policy:?}");
+        assert_eq!((report.deliveries, shard.outbox_bytes()), (5, 0), "{policy:?}");
+    }
+}
+
+#[test]
+fn topics_that_are_born_together_spare_the_healthy() {
+    let (mut shard, mut sink) = (shard(), Recorder::default());
+    let id = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
+    // Each announcement alone is over the bound of answers.
+    let report = deliver(&mut shard, &["a1", "b1", "c1"], &mut sink);
+    assert_eq!((report.evicted, report.deliveries), (vec![], 3));
+    assert_eq!(sink.read(id), "(a 0) a1 (b 0) b1 (c 0) c1");
+    deliver(&mut shard, &["d1"], &mut sink);
+    assert_eq!(sink.writes.pop(), Some((0, "(d 0)|d1".into())), "one vectored write");
+}
+
+// === conflation and pace ===
+
+/// A message with a key: `"a3x"` is the third of topic `a`, with the key `x`.
+fn keyed(place: &str) -> Arc<Message> {
+    let mut draft = Draft::new(topic(&place[..1]), Kind::Text, &place.as_bytes()[..2]);
+    draft.key = (place.len() > 2).then(|| place[2..].into());
+    let offset = place[1..2].parse().unwrap();
+    Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
+}
+
+/// Carries out a pass of messages with keys.
+fn deliver_keyed(shard: &mut Shard, now: Instant, places: &[&str], sink: &mut Recorder) -> Report {
+    let mut report = Report::default();
+    let mut pass = shard.begin(now, 0, places.iter().map(|place| keyed(place)));
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
+    report
+}
+
+/// A new subscriber of topics, at most once per interval.
+fn join_paced(shard: &mut Shard, format: FormatId, topics: &[&str], interval: Duration) -> SubscriberId {
+    let id = shard.connect(format, format != FormatId::RAW);
+    for name in topics {
+        shard.subscribe(id, &topic(name), Wish::Paced, 0).unwrap();
+        shard.pace(id, &Name::Topic(topic(name)), interval);
+    }
+    id
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn more_keys_than_the_bound_lose_nothing_for_the_healthy() {
+    for format in [FormatId::RAW, FormatId::JSON] {
+        let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+        let id = join_paced(&mut shard, format, &["a"], SECOND);
+        let report = deliver_keyed(&mut shard, now, &["a1u", "a2v", "a3w", "a4x", "a5y"], &mut sink);
+        assert_eq!((report.dropped, report.evicted), (0, vec![]));
+        assert_eq!(sink.read(id), "a1 a2 a3 a4 a5");
+        // Held past the bound, all go out early.
+        for places in [["a6u", "a7v"], ["a8w", "a9x"]] {
+            deliver_keyed(&mut shard, now, &places, &mut sink);
+            assert_eq!(sink.read(id), "");
+        }
+        let late = Arc::new(Message::new(
+            Draft::new(topic("a"), Kind::Text, b"a10"),
+            Position { epoch: Epoch::new(1), offset: 10 },
+            10,
+        ));
+        let mut report = Report::default();
+        let mut pass = shard.begin(now, 0, [late]);
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        assert_eq!((report.dropped, report.evicted), (0, vec![]));
+        assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("a6 a7 a8 a9 a10", 0));
+    }
+}
+
+#[test]
+fn what_is_held_goes_out_when_something_else_takes_over() {
+    let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+    let id = join_paced(&mut shard, FormatId::RAW, &["a", "b"], SECOND);
+    tie_pattern(&mut shard, id, "*", Wish::AsTopic, &[]).unwrap();
+    deliver_at(&mut shard, now, &["a1", "b1"], &mut sink);
+    deliver_at(&mut shard, now, &["a2", "b2"], &mut sink);
+    assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("a1 b1", 8));
+    // The pace of the other topic goes on.
+    assert_eq!(unsubscribe(&mut shard, id, "a"), Some(true));
+    deliver_at(&mut shard, now, &["a3", "b3"], &mut sink);
+    let mut report = Report::default();
+    shard.flush(id, &mut sink, &mut report);
+    assert_eq!(sink.read(id), "a2 a3");
+    shard.release_held(now + SECOND, &mut sink, &mut report);
+    assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("b3", 0));
+}
+
+#[test]
+fn what_is_gathered_does_not_stand_behind_what_becomes_newer() {
+    let (mut shard, mut sink) = (shard_with(|_| SlowPolicy::Conflate), Recorder::default());
+    let id = join(&mut shard, &["a", "b"]);
+    // The answer is not flushed yet, though the socket takes everything.
+    shard.push_control(id, frame(OpCode::Text, b"ack")).unwrap();
+    deliver(&mut shard, &["a1"], &mut sink);
+    deliver(&mut shard, &["a2", "b1"], &mut sink);
+    deliver(&mut shard, &["a3"], &mut sink);
+    shard.flush(id, &mut sink, &mut Report::default());
+    assert_eq!(sink.read(id), "ack a3 b1");
+}
+
+// === the budget ===
+
+#[test]
+fn the_largest_outboxes_pay() {
+    use SlowPolicy::{Conflate, Disconnect, DropOldest};
+    // Its policy; whether it takes gaps; whether it is large; and what becomes of it.
+    let rows = [
+        (DropOldest, FormatId::JSON, true, "<a1-2 evicted> a3", false),
+        (Conflate, FormatId::JSON, true, "<a1-2 evicted> a3", false),
+        (Disconnect, FormatId::JSON, true, "a1 a2 a3", true),
+        (DropOldest, FormatId::RAW, true, "a1 a2 a3", true),
+        (DropOldest, FormatId::JSON, false, "a3", false),
+    ];
+    for (policy, format, is_large, expect, evicted) in rows {
+        let limits = ShardLimits { outbox: OutboxLimits { bytes_max: 1_000, ..LIMITS.outbox }, ..LIMITS };
+        let settings = move |_: &Topic| TopicSettings { policy, stale_after: None };
+        let mut shard = Shard::new(limits, Epoch::new(1), settings);
+        let (mut sink, mut report, now) = (Recorder::default(), Report::default(), Instant::now());
+        let id = join_as(&mut shard, format, &["a"]);
+        let (places, bound) = if is_large { (&["a1x", "a2y", "a3z"][..], 50) } else { (&["a3x"][..], 50) };
+        sink.room.insert(id.slot, 0);
+        places.iter().for_each(|place| drop(deliver_keyed(&mut shard, now, &[place], &mut sink)));
+        let bound = if format == FormatId::RAW { 10 } else { bound };
+        shard.shed(bound, &mut report);
+        let case = format!("{policy:?} {} {is_large}", format.format().name());
+        let evictions: Vec<_> = evicted.then_some((id, Eviction::Budget)).into_iter().collect();
+        assert_eq!(report.evicted, evictions, "{case}");
+        assert!(evicted || shard.outbox_bytes() <= bound, "{case}");
+        shard.shed(bound, &mut report);
+        assert_eq!(report.evicted.len(), evictions.len(), "{case}: once");
+        assert_eq!(report.dropped, if expect.starts_with('<') { 2 } else { 0 }, "{case}");
+        sink.room.clear();
+        shard.flush(id, &mut sink, &mut report);
+        assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), (expect, 0), "{case}");
+    }
+}
+
+#[test]
+fn who_reads_everything_pays_nothing() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let [gathers, _other] = [0, 1].map(|_| join(&mut shard, &["a", "b"]));
+    let paces = join_paced(&mut shard, FormatId::RAW, &["c"], SECOND);
+    deliver(&mut shard, &["c1"], &mut sink);
+    // Held for its time, and gathered for the end of the pass.
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["c2", "a1", "b1"]));
+    assert_eq!(shard.deliver(&mut pass, 2, &mut sink, &mut report), Progress::More);
+    assert!(shard.outbox_bytes() > 4);
+    shard.shed(0, &mut report);
+    assert_eq!((report.evicted.len(), report.dropped), (0, 0));
+    while shard.deliver(&mut pass, 1, &mut sink, &mut report) == Progress::More {}
+    assert_eq!([sink.read(gathers), sink.read(paces)], ["a1 b1", "c1"]);
+}
+
+// === silence ===
+
+/// Tells of topics that have become stale.
+fn be_silent(shard: &mut Shard, now: Instant, sink: &mut Recorder) -> bool {
+    let Some(mut pass) = shard.begin_silence(now) else { return false };
+    let mut report = Report::default();
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, sink, &mut report), Progress::Done);
+    true
+}
+
+#[test]
+fn silence_is_told_once_and_its_end_before_the_next_message() {
+    let (mut shard, mut sink) = (shard_of_silence(), Recorder::default());
+    let (now, ms) = (Instant::now(), Duration::from_millis(1));
+    let by_name = join_as(&mut shard, FormatId::JSON, &["a"]);
+    let by_pattern = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
+    let raw = join_as(&mut shard, FormatId::RAW, &["a"]);
+    let mut read = move |sink: &mut Recorder| [sink.read(by_name), sink.read(by_pattern), sink.read(raw)];
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    assert_eq!(read(&mut sink), ["a1", "(a 0) a1", "a1"]);
+    // It spoke again in time, so the first look finds nothing.
+    deliver_at(&mut shard, now + STALE_AFTER - ms, &["a2"], &mut sink);
+    assert!(!be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    read(&mut sink);
+    let late = now + 2 * STALE_AFTER;
+    assert!(!be_silent(&mut shard, late - 2 * ms, &mut sink));
+    assert!(be_silent(&mut shard, late - ms, &mut sink));
+    assert!(!be_silent(&mut shard, late, &mut sink));
+    assert_eq!(read(&mut sink), ["(a stale)", "(a stale)", ""], "and nobody is told twice");
+    deliver_at(&mut shard, late, &["a3", "a4"], &mut sink);
+    deliver_at(&mut shard, late, &["a5"], &mut sink);
+    assert_eq!(read(&mut sink), ["(a live) a3 a4 a5", "(a live) a3 a4 a5", "a3 a4 a5"]);
+    assert!(be_silent(&mut shard, late + STALE_AFTER, &mut sink));
+}
+
+#[test]
+fn a_newcomer_hears_of_silence_once() {
+    let (mut shard, mut sink, now) = (shard_of_silence(), Recorder::default(), Instant::now());
+    let old = join_as(&mut shard, FormatId::JSON, &["a"]);
+    assert_eq!(shard.note_age(&topic("a"), Some(STALE_AFTER), now), Some(STALE_AFTER), "from its beginning");
+    assert!(!be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    assert_eq!(sink.read(old), "(a live) a1");
+    // It has become stale, and nobody was told yet.
+    let newcomer = join_as(&mut shard, FormatId::JSON, &["a"]);
+    assert_eq!(shard.note_age(&topic("a"), Some(STALE_AFTER), now + STALE_AFTER), None);
+    assert!(be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    assert_eq!([sink.read(old), sink.read(newcomer)], ["(a stale)", "(a stale)"]);
+}
+
+#[test]
+fn a_newcomers_view_changes_nothing_for_those_who_were_told() {
+    let (mut shard, mut sink, now) = (shard_of_silence(), Recorder::default(), Instant::now());
+    let old = join_as(&mut shard, FormatId::JSON, &["a"]);
+    shard.note_age(&topic("a"), Some(STALE_AFTER), now);
+    // A message is in the inbox when somebody comes.
+    let newcomer = shard.connect(FormatId::JSON, true);
+    shard.subscribe(newcomer, &topic("a"), Wish::AsTopic, 1).unwrap();
+    assert_eq!(shard.note_age(&topic("a"), Some(Duration::ZERO), now), None);
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    assert_eq!([sink.read(old), sink.read(newcomer)], ["(a live) a1", ""]);
+}
+
+// === polls ===
+
+#[test]
+fn a_poll_is_woken_by_what_is_new_to_it() {
+    let (mut shard, mut sink, mut report) = (shard_of_silence(), Recorder::default(), Report::default());
+    let now = Instant::now();
+    let poll = shard.connect(FormatId::LONG_POLL, false);
+    shard.subscribe(poll, &topic("a"), Wish::AsTopic, 3).unwrap();
+    assert_eq!(deliver_at(&mut shard, now, &["a2", "a3"], &mut sink).woken, []);
+    assert_eq!(deliver_at(&mut shard, now, &["b1"], &mut sink).woken, []);
+    assert_eq!(deliver_at(&mut shard, now, &["a3", "a4"], &mut sink).woken, [poll]);
+    let mut pass = shard.begin_silence(now + STALE_AFTER).unwrap();
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    assert_eq!((report.woken, sink.writes), (vec![], vec![]), "silence is no message");
 }
