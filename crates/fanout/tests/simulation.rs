@@ -180,7 +180,7 @@ impl World {
             ("publish a burst", 3, World::publish_a_burst),
             ("begin a pass", 12, World::begin),
             ("deliver", 40, World::deliver),
-            ("time passes", 8, World::wait),
+            ("time passes", 16, World::wait),
             ("look for silence", 4, World::begin_silence),
             ("release what is held", 5, World::release),
             ("shed", 2, World::shed),
@@ -564,9 +564,9 @@ impl World {
         }
     }
 
-    /// Not within a pass: a pass has one time.
+    /// Not within a pass: a pass has one time. Nor does a message wait in the inbox until its topic is stale.
     fn wait(&mut self) {
-        if self.pass.is_none() {
+        if self.pass.is_none() && self.topics.inbox_is_empty() {
             self.now += Duration::from_millis(self.random.pick(&[1, 5, 20, 100]));
         }
     }
