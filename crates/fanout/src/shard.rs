@@ -254,14 +254,15 @@ impl Shard {
             }
             torn |= heir.is_some() && topic.in_pass;
             let heir = heir.map(|heir| subscriber.subscriptions[heir].audience);
-            if let Some(paced) = &mut subscriber.paced
-                && !heir.is_some_and(|heir| paced.is_for(heir))
-            {
-                let held = paced.forget(&topic.name);
-                // What comes next does not wait, and is newer.
-                held.iter().filter(|_| heir.is_some()).for_each(|batch| {
-                    subscriber.outbox.conflate(batch);
-                });
+            if let Some(paced) = &mut subscriber.paced {
+                match heir {
+                    Some(heir) if paced.is_for(heir) => paced.hand_over(&topic.name, heir),
+                    // What comes next does not wait, and is newer.
+                    Some(_) => paced.forget(&topic.name).iter().for_each(|batch| {
+                        subscriber.outbox.conflate(batch);
+                    }),
+                    None => drop(paced.forget(&topic.name)),
+                }
             }
             subscriber.outbox.end_subscription(&topic.name);
         }

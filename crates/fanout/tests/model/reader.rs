@@ -277,6 +277,9 @@ impl Reader {
                     // From one pace to another, what is held stays so.
                     let mut ties = self.ties.iter().filter(|tie| topics.covers(tie.on, topic)).take(2);
                     self.check_topic(topic, given, !ties.all(|tie| tie.wish == Wish::Paced));
+                    if let Some(known) = self.topics.get_mut(&topic) {
+                        known.came_at = None;
+                    }
                 }
                 for (topic, given) in ended {
                     // What is held goes with the subscription.
