@@ -340,11 +340,7 @@ impl Reader {
         let Some(&tie) = topics.effective(&self.ties, topic) else {
             panic!("message {offset} of topic {topic}, which is not subscribed here");
         };
-        if !self.topics.contains_key(&topic) {
-            let is_told = matches!(tie.on, On::Pattern(_)) && self.format != FormatId::RAW;
-            assert!(!is_told && offset == 1, "message {offset} of topic {topic}, which was not announced");
-            self.topics.insert(topic, Topic::new(&Follow { topic, next: 1, start: 0, stale: false }));
-        }
+        self.expect_topic(topic, &tie);
         self.seen.covered_twice +=
             u64::from(self.ties.iter().filter(|tie| topics.covers(tie.on, topic)).count() > 1);
         let known = self.topics.get_mut(&topic).expect("it was put there above");
@@ -376,17 +372,22 @@ impl Reader {
         known.came_at = Some(now);
     }
 
+    /// A topic that did not exist when it was subscribed begins with its first message. A pattern announces it.
+    fn expect_topic(&mut self, topic: usize, tie: &Tie) {
+        let is_told = matches!(tie.on, On::Pattern(_)) && self.format != FormatId::RAW;
+        assert!(!is_told || self.topics.contains_key(&topic), "topic {topic} was not announced");
+        let unborn = Follow { topic, next: 1, start: 0, stale: false };
+        self.topics.entry(topic).or_insert_with(|| Topic::new(&unborn));
+    }
+
     fn read_gap(&mut self, topic: usize, from: u64, to: u64, reason: &Value, topics: &Topics) -> u64 {
-        let tie = topics.effective(&self.ties, topic).expect("the topic is subscribed");
-        let policy = topics.policy(tie, topic);
+        let tie = *topics.effective(&self.ties, topic).expect("the topic is subscribed");
+        let policy = topics.policy(&tie, topic);
         assert_ne!(policy, SlowPolicy::Disconnect, "a strict topic has no gaps");
         assert!(reason == "slow" || topics.shed, "nothing was evicted");
         assert!(!self.on_time, "gap {from}-{to} of topic {topic}, and everything was read at once");
-        if !self.topics.contains_key(&topic) {
-            // All of it that came was dropped, and the announcement is a message's.
-            panic!("gap {from}-{to} of topic {topic}, which did not come");
-        }
-        let known = self.topics.get_mut(&topic).expect("checked above");
+        self.expect_topic(topic, &tie);
+        let known = self.topics.get_mut(&topic).expect("it was put there above");
         assert!(from <= to && from >= known.next, "the gap {from}-{to} of topic {topic}");
         let (_, begun) = topics.given(topic);
         assert!(to <= begun, "the gap {from}-{to} is of messages still to come: {begun}");
