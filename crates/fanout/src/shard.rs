@@ -392,9 +392,12 @@ impl Shard {
         self.patterns.len()
     }
 
-    /// Forgets topics that only patterns brought, and that did not speak since the sweep before.
+    /// Forgets topics that only patterns brought, and that did not speak since the sweep before. One whose silence is still to
+    /// be told stays until then.
     pub fn sweep(&mut self) {
-        let unused = self.topics.iter_mut().filter(|(_, topic)| topic.direct.is_none() && !topic.in_pass);
+        let may_go =
+            |topic: &KnownTopic| topic.direct.is_none() && !topic.in_pass && topic.looked_at.is_none();
+        let unused = self.topics.iter_mut().filter(|(_, topic)| may_go(topic));
         let unused = unused.filter_map(|(index, topic)| (!std::mem::take(&mut topic.used)).then_some(index));
         for index in unused.collect::<Vec<_>>() {
             let topic = self.topics.remove(index);

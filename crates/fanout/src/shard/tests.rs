@@ -893,6 +893,36 @@ fn a_newcomers_view_changes_nothing_for_those_who_were_told() {
     assert_eq!([sink.read(old), sink.read(newcomer)], ["(a live) a1", ""]);
 }
 
+#[test]
+fn a_sweep_forgets_what_only_patterns_brought() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join_pattern(&mut shard, FormatId::RAW, "*", &[]);
+    join(&mut shard, &["b"]);
+    deliver(&mut shard, &["a1", "b1", "c1"], &mut sink);
+    shard.sweep();
+    assert_eq!(shard.topics(), 3, "they spoke since the last one");
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["a2"]));
+    shard.sweep();
+    shard.sweep();
+    shard.sweep();
+    assert_eq!(shard.topics(), 2, "one is in the pass, one has a subscriber");
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    deliver(&mut shard, &["c2"], &mut sink);
+    assert_eq!(sink.read(id), "a1 b1 c1 a2 c2");
+}
+
+#[test]
+fn a_sweep_leaves_what_is_to_become_stale() {
+    let (mut shard, mut sink, now) = (shard_of_silence(), Recorder::default(), Instant::now());
+    let id = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    (0..3).for_each(|_| shard.sweep());
+    assert!(be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    assert_eq!(sink.read(id), "(a 0) a1 (a stale)");
+    (0..2).for_each(|_| shard.sweep());
+    assert_eq!(shard.topics(), 0);
+}
+
 // === polls ===
 
 #[test]

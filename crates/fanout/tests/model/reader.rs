@@ -177,6 +177,8 @@ impl Reader {
     /// The server closes the connection after what it has `given`, or throws away what waits (`None`).
     pub(crate) fn expect_close(&mut self, given: Option<BTreeMap<usize, Given>>) {
         self.closing = Some(given);
+        // What is held goes out before the end.
+        self.keeps_pace = false;
     }
 
     /// The server gave up in the middle of a pass: what was to take the place of older messages may not have entered.
