@@ -371,6 +371,7 @@ impl World {
         if let Err(eviction) = self.shard.replay(id, beginnings) {
             // It subscribed over and over, and read nothing.
             assert_eq!(eviction, Eviction::SlowConsumer);
+            self.seen.refused_replays += 1;
             self.close(client, true);
         }
     }
@@ -988,8 +989,9 @@ impl World {
             lost += reader.total.lost;
         }
         if !self.conflates {
-            let peaceful = self.peaceful && self.seen.refused_answers + self.seen.slow_consumers == 0;
-            if peaceful && self.seen.torn + self.seen.evictions_for_the_budget == 0 {
+            let Seen { refused_answers, refused_replays, slow_consumers, torn, .. } = self.seen;
+            let closed = refused_answers + refused_replays + slow_consumers + torn;
+            if self.peaceful && closed + self.seen.evictions_for_the_budget == 0 {
                 assert_eq!(self.report.dropped, lost, "every dropped message was announced");
             }
             assert!(self.report.dropped >= lost, "only dropped messages are announced");

@@ -46,6 +46,7 @@ seen! {
     peers_gone
     polls_woken
     refused_answers
+    refused_replays
     releases
     replays
     replays_of_several_topics
