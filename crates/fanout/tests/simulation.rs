@@ -407,6 +407,9 @@ impl World {
         let state = &mut self.clients[client];
         state.ties.remove(place);
         state.unsubscribed += 1;
+        if !handed_over.is_empty() {
+            state.reader.goes_early();
+        }
         ended.iter().for_each(|(topic, _)| {
             state.starts.remove(topic);
         });

@@ -163,6 +163,11 @@ impl Reader {
         (self.on_time, self.keeps_pace) = (false, false);
     }
 
+    /// What is held goes out before its time: an end or a hand-over comes behind it.
+    pub(crate) fn goes_early(&mut self) {
+        self.keeps_pace = false;
+    }
+
     /// Numbers a ping or a pong. A later one may replace it while it waits.
     pub(crate) fn expect_heartbeat(&mut self, kind: OpCode) -> u64 {
         let numbers = self.numbers(kind);
@@ -177,8 +182,7 @@ impl Reader {
     /// The server closes the connection after what it has `given`, or throws away what waits (`None`).
     pub(crate) fn expect_close(&mut self, given: Option<BTreeMap<usize, Given>>) {
         self.closing = Some(given);
-        // What is held goes out before the end.
-        self.keeps_pace = false;
+        self.goes_early();
     }
 
     /// The server gave up in the middle of a pass: what was to take the place of older messages may not have entered.
