@@ -61,7 +61,7 @@ impl Recorder {
 }
 
 /// The payloads of whole short frames, or of chunks. Native messages are their payload, gaps are `<a1-3 slow>`, topics
-/// `(a 0)`, statuses `(a stale)`, and marks `=7`.
+/// `(a 0)`, statuses `(a stale)`, marks `=7`, and what is behind a cut frame `…`.
 fn payloads(mut bytes: &[u8]) -> String {
     let mut payloads = Vec::new();
     while let [first, len, rest @ ..] = bytes {
@@ -71,7 +71,11 @@ fn payloads(mut bytes: &[u8]) -> String {
             bytes = rest;
             continue;
         }
-        let (size, rest) = std::str::from_utf8(bytes).unwrap().split_once("\r\n").unwrap();
+        let text = std::str::from_utf8(bytes).ok().and_then(|text| text.split_once("\r\n"));
+        let Some((size, rest)) = text.filter(|(size, _)| usize::from_str_radix(size, 16).is_ok()) else {
+            payloads.push("…".into());
+            break;
+        };
         let (chunk, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
         let (event, data) = chunk.split_once("data: ").unwrap_or((chunk, ""));
         payloads.push(match event.trim_end().split_once(": ") {
@@ -618,6 +622,33 @@ fn topics_that_are_born_together_spare_the_healthy() {
     assert_eq!(sink.writes.pop(), Some((0, "(d 0)|d1".into())), "one vectored write");
 }
 
+// === marks ===
+
+#[test]
+fn a_mark_says_what_came_before() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join_as(&mut shard, FormatId::EVENTS, &["a", "b"]);
+    let later = shard.connect(FormatId::EVENTS, true);
+    shard.subscribe(later, &topic("a"), Wish::AsTopic, 3).unwrap();
+    let conflates = shard.connect(FormatId::EVENTS, true);
+    shard.subscribe(conflates, &topic("a"), Wish::Latest, 0).unwrap();
+    sink.room.insert(conflates.slot, 0);
+    let mut read = Vec::new();
+    for (through, places) in
+        [(2, &["a1", "b1"][..]), (5, &["a2"]), (7, &["b2", "a3", "a4"]), (8, &["b3"]), (9, &["a5"])]
+    {
+        let mut pass = shard.begin(Instant::now(), through, messages(places));
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        read.push(sink.read(id));
+    }
+    // What the pass itself brings is not yet there for all: the mark is of the pass before.
+    assert_eq!(read, ["a1 b1", "=2 a2", "=5 b2 =5 a3 a4", "=7 b3", "=8 a5"]);
+    assert_eq!(sink.read(later), "a4 =8 a5", "a mark belongs to the first message");
+    sink.room.clear();
+    shard.flush(conflates, &mut sink, &mut report);
+    assert_eq!(sink.read(conflates), "a5", "what took the place of others has no mark");
+}
+
 // === conflation and pace ===
 
 /// A message with a key: `"a3x"` is the third of topic `a`, with the key `x`.
@@ -647,6 +678,54 @@ fn join_paced(shard: &mut Shard, format: FormatId, topics: &[&str], interval: Du
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_slow_get_the_newest_of_each_key_and_the_healthy_everything() {
+    for format in [FormatId::RAW, FormatId::JSON, FormatId::EVENTS] {
+        let mut shard = shard_with(|_| SlowPolicy::Conflate);
+        let (mut sink, mut report, now) = (Recorder::default(), Report::default(), Instant::now());
+        let [healthy, slow] = [0, 1].map(|_| join_as(&mut shard, format, &["a"]));
+        sink.room.insert(slow.slot, 3);
+        // Three bytes of the first message are gone: it is finished as it is.
+        for places in [&["a1x", "a2y", "a3x"][..], &["a4x"], &["a5y", "a6z", "a7x"], &["a8"]] {
+            report.conflated += deliver_keyed(&mut shard, now, places, &mut sink).conflated;
+        }
+        assert_eq!(sink.read(healthy), "a1 a2 a3 a4 a5 a6 a7 a8");
+        sink.room.clear();
+        assert_eq!(shard.flush(slow, &mut sink, &mut report), Flushed::Empty);
+        assert_eq!(sink.read(slow), "a1 a5 a6 a7 a8", "{}", format.format().name());
+        assert_eq!((report.conflated, shard.outbox_bytes()), (3, 0));
+    }
+}
+
+#[test]
+fn a_wish_goes_before_the_topics_policy() {
+    use SlowPolicy::{Conflate, Disconnect, DropOldest};
+    fn check(policy: SlowPolicy, wish: Wish, evicted: bool, expect: &str) {
+        let (mut shard, mut sink, now) = (shard_with(move |_| policy), Recorder::default(), Instant::now());
+        let mut report = Report::default();
+        let id = shard.connect(FormatId::JSON, true);
+        shard.subscribe(id, &topic("a"), wish, 0).unwrap();
+        sink.room.insert(id.slot, 0);
+        for place in ["a1", "a2", "a3", "a4"] {
+            report.evicted.extend(deliver_keyed(&mut shard, now, &[place], &mut sink).evicted);
+        }
+        sink.room.clear();
+        shard.flush(id, &mut sink, &mut report);
+        assert_eq!(
+            (!report.evicted.is_empty(), sink.read(id).as_str()),
+            (evicted, expect),
+            "{policy:?} {wish:?}"
+        );
+    }
+    check(Conflate, Wish::AsTopic, false, "a4");
+    check(Conflate, Wish::Queue, true, "a1 a2");
+    check(Conflate, Wish::Latest, false, "a4");
+    check(Disconnect, Wish::AsTopic, true, "a1 a2");
+    check(Disconnect, Wish::Latest, false, "a4");
+    check(DropOldest, Wish::Queue, false, "<a1-2 slow> a3 a4");
+    check(DropOldest, Wish::Latest, false, "a4");
+}
 
 #[test]
 fn more_keys_than_the_bound_lose_nothing_for_the_healthy() {
