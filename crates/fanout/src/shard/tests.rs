@@ -687,14 +687,14 @@ fn the_slow_get_the_newest_of_each_key_and_the_healthy_everything() {
         let [healthy, slow] = [0, 1].map(|_| join_as(&mut shard, format, &["a"]));
         sink.room.insert(slow.slot, 3);
         // Three bytes of the first message are gone: it is finished as it is.
-        for places in [&["a1x", "a2y", "a3x"][..], &["a4x"], &["a5y", "a6z", "a7x"], &["a8"]] {
+        for places in [&["a1x", "a2y", "a3x"][..], &["a4x"], &["a5y", "a6y", "a7x"], &["a8"]] {
             report.conflated += deliver_keyed(&mut shard, now, places, &mut sink).conflated;
         }
         assert_eq!(sink.read(healthy), "a1 a2 a3 a4 a5 a6 a7 a8");
         sink.room.clear();
         assert_eq!(shard.flush(slow, &mut sink, &mut report), Flushed::Empty);
-        assert_eq!(sink.read(slow), "a1 a5 a6 a7 a8", "{}", format.format().name());
-        assert_eq!((report.conflated, shard.outbox_bytes()), (3, 0));
+        assert_eq!(sink.read(slow), "a1 a6 a7 a8", "{}", format.format().name());
+        assert_eq!((report.conflated, shard.outbox_bytes()), (4, 0), "a2, a3, a4 and a5");
     }
 }
 
@@ -787,6 +787,20 @@ fn a_pace_lets_through_one_per_interval_and_ends_on_the_newest() {
         assert_eq!((shard.next_release(), shard.outbox_bytes()), (None, 0));
         assert_eq!((report.deliveries, report.conflated), (5, 35));
     }
+}
+
+#[test]
+fn a_message_at_its_time_does_not_wait() {
+    let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+    let id = join_paced(&mut shard, FormatId::RAW, &["a"], SECOND);
+    for (at, place, expect) in [(0, "a1", "a1"), (1_000, "a2", "a2"), (1_999, "a3", ""), (5_000, "a4", "")] {
+        deliver_at(&mut shard, now + Duration::from_millis(at), &[place], &mut sink);
+        assert_eq!(sink.read(id), expect, "{place} after {at} ms");
+    }
+    // The timer was not carried out yet: order comes first.
+    assert_eq!(shard.next_release(), Some(now + 2 * SECOND));
+    assert_eq!(shard.release_held(now + 5 * SECOND, &mut sink, &mut Report::default()), None);
+    assert_eq!(sink.read(id), "a4");
 }
 
 #[test]
