@@ -748,6 +748,31 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_never_reaches_over_what_becomes_messages() {
+        let replay = |topic: &str| {
+            let messages = vec![];
+            let beginning =
+                Beginning { topic: Topic::new(topic).unwrap(), announce: None, stale: None, messages };
+            Replay::new(FormatId::RAW, vec![beginning])
+        };
+        type Fill<'a> = &'a dyn Fn(&mut Outbox);
+        let rows: [(&str, Fill<'_>, usize); 4] = [
+            ("conflated messages", &|outbox| _ = outbox.conflate(&batch(1, 2, 2)), 2),
+            ("those of another topic", &|outbox| _ = outbox.conflate(&batch(2, 2, 2)), 1),
+            ("a replay", &|outbox| outbox.push_replay(replay("1")), 2),
+            ("that of another topic", &|outbox| outbox.push_replay(replay("2")), 1),
+        ];
+        for (case, fill, expect) in rows {
+            let mut outbox = Outbox::default();
+            outbox.note_gap(&batch(1, 1, 1), 0);
+            fill(&mut outbox);
+            outbox.note_gap(&batch(1, 3, 3), 0);
+            let gaps = outbox.queue.iter().filter(|entry| matches!(entry, Entry::Gap(_)));
+            assert_eq!(gaps.count(), expect, "over {case}");
+        }
+    }
+
+    #[test]
     fn a_gap_does_not_grow_into_the_next_subscription() {
         let mut outbox = Outbox::default();
         push(&mut outbox, batch(1, 1, 2), 0, 0);

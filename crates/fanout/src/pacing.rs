@@ -80,10 +80,13 @@ impl Paced {
         }
     }
 
-    /// Takes out what is held of a topic whose timer has come.
+    /// Takes out what is held of a topic whose timer has come. Nothing, if the timer is of a subscription that has ended.
     pub(crate) fn take_due(&mut self, topic: &Topic, now: Instant) -> Vec<Rc<Batch>> {
-        if let Some((next_at, interval)) = self.next_at.get_mut(topic) {
-            *next_at = now + *interval;
+        match self.next_at.get_mut(topic) {
+            Some((next_at, interval)) if *next_at <= now && self.held.holds(topic) => {
+                *next_at = now + *interval
+            }
+            _ => return Vec::new(),
         }
         self.held.take(topic)
     }
@@ -106,7 +109,15 @@ impl Paced {
     /// Forgets times that have passed, when there are more than `most` of them.
     pub(crate) fn forget_past(&mut self, now: Instant, most: usize) {
         if self.next_at.len() > most {
-            self.next_at.retain(|_, (next_at, _)| *next_at > now);
+            self.next_at.retain(|topic, (next_at, _)| *next_at > now || self.held.holds(topic));
+        }
+    }
+
+    /// Another audience brings the topic from now on: after what is held, its interval counts.
+    pub(crate) fn hand_over(&mut self, topic: &Topic, heir: u32) {
+        let heirs = self.interval(heir);
+        if let Some((_, interval)) = self.next_at.get_mut(topic) {
+            *interval = heirs;
         }
     }
 

@@ -355,9 +355,10 @@ impl Shard {
             let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { continue };
             let Some(paced) = &mut subscriber.paced else { continue };
             let before = subscriber.outbox.bytes() + paced.bytes();
-            paced.forget_past(now, self.limits.outbox.messages_max);
             let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
-            for batch in paced.take_due(&topic, now) {
+            let due = paced.take_due(&topic, now);
+            paced.forget_past(now, self.limits.outbox.messages_max);
+            for batch in due {
                 turn.conflate_one(subscriber, id.slot, &batch);
             }
             if !subscriber.outbox.blocked {

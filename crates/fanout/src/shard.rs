@@ -255,14 +255,15 @@ impl Shard {
             }
             torn |= heir.is_some() && topic.in_pass;
             let heir = heir.map(|heir| subscriber.subscriptions[heir].audience);
-            if let Some(paced) = &mut subscriber.paced
-                && !heir.is_some_and(|heir| paced.is_for(heir))
-            {
-                let held = paced.forget(&topic.name);
-                // What comes next does not wait, and is newer.
-                held.iter().filter(|_| heir.is_some()).for_each(|batch| {
-                    subscriber.outbox.conflate(batch);
-                });
+            if let Some(paced) = &mut subscriber.paced {
+                match heir {
+                    Some(heir) if paced.is_for(heir) => paced.hand_over(&topic.name, heir),
+                    // What comes next does not wait, and is newer.
+                    Some(_) => paced.forget(&topic.name).iter().for_each(|batch| {
+                        subscriber.outbox.conflate(batch);
+                    }),
+                    None => drop(paced.forget(&topic.name)),
+                }
             }
             subscriber.outbox.end_subscription(&topic.name);
         }
@@ -406,9 +407,12 @@ impl Shard {
         self.patterns.len()
     }
 
-    /// Forgets topics that only patterns brought, and that did not speak since the sweep before.
+    /// Forgets topics that only patterns brought, and that did not speak since the sweep before. One whose silence is still to
+    /// be told stays until then.
     pub fn sweep(&mut self) {
-        let unused = self.topics.iter_mut().filter(|(_, topic)| topic.direct.is_none() && !topic.in_pass);
+        let may_go =
+            |topic: &KnownTopic| topic.direct.is_none() && !topic.in_pass && topic.looked_at.is_none();
+        let unused = self.topics.iter_mut().filter(|(_, topic)| may_go(topic));
         let unused = unused.filter_map(|(index, topic)| (!std::mem::take(&mut topic.used)).then_some(index));
         for index in unused.collect::<Vec<_>>() {
             let topic = self.topics.remove(index);

@@ -63,7 +63,7 @@ impl Recorder {
 }
 
 /// The payloads of whole short frames, or of chunks. Native messages are their payload, gaps are `<a1-3 slow>`, topics
-/// `(a 0)`, statuses `(a stale)`, and marks `=7`.
+/// `(a 0)`, statuses `(a stale)`, marks `=7`, and what is behind a cut frame `…`.
 fn payloads(mut bytes: &[u8]) -> String {
     let mut payloads = Vec::new();
     while let [first, len, rest @ ..] = bytes {
@@ -73,7 +73,11 @@ fn payloads(mut bytes: &[u8]) -> String {
             bytes = rest;
             continue;
         }
-        let (size, rest) = std::str::from_utf8(bytes).unwrap().split_once("\r\n").unwrap();
+        let text = std::str::from_utf8(bytes).ok().and_then(|text| text.split_once("\r\n"));
+        let Some((size, rest)) = text.filter(|(size, _)| usize::from_str_radix(size, 16).is_ok()) else {
+            payloads.push("…".into());
+            break;
+        };
         let (chunk, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
         let (event, data) = chunk.split_once("data: ").unwrap_or((chunk, ""));
         payloads.push(match event.trim_end().split_once(": ") {
@@ -88,7 +92,7 @@ fn payloads(mut bytes: &[u8]) -> String {
 fn in_short(event: Option<&str>, text: &str) -> String {
     let Ok(serde_json::Value::Object(value)) = serde_json::from_str(text) else { return text.to_owned() };
     let text = |key: &str| value.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
-    match event.or(value.get("type").and_then(|kind| kind.as_str())) {
+    match event.or_else(|| value.get("type").and_then(|kind| kind.as_str())) {
         Some("gap") => format!("<{}{}-{} {}>", text("topic"), text("from"), text("to"), text("reason")),
         Some("topic") => format!("({} {})", text("topic"), text("offset")),
         Some("status") => format!("({} {})", text("topic"), text("status")),
@@ -595,7 +599,7 @@ fn words_before_the_messages_make_nobody_slow() {
     for policy in [Disconnect, DropOldest, Conflate] {
         let (mut shard, mut sink, mut report) =
             (shard_with(move |_| policy), Recorder::default(), Report::default());
-        let id = join_pattern(&mut shard, FormatId::EVENTS, "*", &[]);
+        join_pattern(&mut shard, FormatId::EVENTS, "*", &[]);
         let large = |offset| {
             let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
             Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
@@ -618,6 +622,33 @@ fn topics_that_are_born_together_spare_the_healthy() {
     assert_eq!(sink.read(id), "(a 0) a1 (b 0) b1 (c 0) c1");
     deliver(&mut shard, &["d1"], &mut sink);
     assert_eq!(sink.writes.pop(), Some((0, "(d 0)|d1".into())), "one vectored write");
+}
+
+// === marks ===
+
+#[test]
+fn a_mark_says_what_came_before() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join_as(&mut shard, FormatId::EVENTS, &["a", "b"]);
+    let later = shard.connect(FormatId::EVENTS, true);
+    shard.subscribe(later, &topic("a"), Wish::AsTopic, 3).unwrap();
+    let conflates = shard.connect(FormatId::EVENTS, true);
+    shard.subscribe(conflates, &topic("a"), Wish::Latest, 0).unwrap();
+    sink.room.insert(conflates.slot, 0);
+    let mut read = Vec::new();
+    for (through, places) in
+        [(2, &["a1", "b1"][..]), (5, &["a2"]), (7, &["b2", "a3", "a4"]), (8, &["b3"]), (9, &["a5"])]
+    {
+        let mut pass = shard.begin(Instant::now(), through, messages(places));
+        assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+        read.push(sink.read(id));
+    }
+    // What the pass itself brings is not yet there for all: the mark is of the pass before.
+    assert_eq!(read, ["a1 b1", "=2 a2", "=5 b2 =5 a3 a4", "=7 b3", "=8 a5"]);
+    assert_eq!(sink.read(later), "a4 =8 a5", "a mark belongs to the first message");
+    sink.room.clear();
+    shard.flush(conflates, &mut sink, &mut report);
+    assert_eq!(sink.read(conflates), "a5", "what took the place of others has no mark");
 }
 
 // === conflation and pace ===
@@ -651,6 +682,54 @@ fn join_paced(shard: &mut Shard, format: FormatId, topics: &[&str], interval: Du
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn the_slow_get_the_newest_of_each_key_and_the_healthy_everything() {
+    for format in [FormatId::RAW, FormatId::JSON, FormatId::EVENTS] {
+        let mut shard = shard_with(|_| SlowPolicy::Conflate);
+        let (mut sink, mut report, now) = (Recorder::default(), Report::default(), Instant::now());
+        let [healthy, slow] = [0, 1].map(|_| join_as(&mut shard, format, &["a"]));
+        sink.room.insert(slow.slot, 3);
+        // Three bytes of the first message are gone: it is finished as it is.
+        for places in [&["a1x", "a2y", "a3x"][..], &["a4x"], &["a5y", "a6y", "a7x"], &["a8"]] {
+            report.conflated += deliver_keyed(&mut shard, now, places, &mut sink).conflated;
+        }
+        assert_eq!(sink.read(healthy), "a1 a2 a3 a4 a5 a6 a7 a8");
+        sink.room.clear();
+        assert_eq!(shard.flush(slow, &mut sink, &mut report), Flushed::Empty);
+        assert_eq!(sink.read(slow), "a1 a6 a7 a8", "{}", format.format().name());
+        assert_eq!((report.conflated, shard.outbox_bytes()), (4, 0), "a2, a3, a4 and a5");
+    }
+}
+
+#[test]
+fn a_wish_goes_before_the_topics_policy() {
+    use SlowPolicy::{Conflate, Disconnect, DropOldest};
+    fn check(policy: SlowPolicy, wish: Wish, evicted: bool, expect: &str) {
+        let (mut shard, mut sink, now) = (shard_with(move |_| policy), Recorder::default(), Instant::now());
+        let mut report = Report::default();
+        let id = shard.connect(FormatId::JSON, true);
+        shard.subscribe(id, &topic("a"), wish, 0).unwrap();
+        sink.room.insert(id.slot, 0);
+        for place in ["a1", "a2", "a3", "a4"] {
+            report.evicted.extend(deliver_keyed(&mut shard, now, &[place], &mut sink).evicted);
+        }
+        sink.room.clear();
+        shard.flush(id, &mut sink, &mut report);
+        assert_eq!(
+            (!report.evicted.is_empty(), sink.read(id).as_str()),
+            (evicted, expect),
+            "{policy:?} {wish:?}"
+        );
+    }
+    check(Conflate, Wish::AsTopic, false, "a4");
+    check(Conflate, Wish::Queue, true, "a1 a2");
+    check(Conflate, Wish::Latest, false, "a4");
+    check(Disconnect, Wish::AsTopic, true, "a1 a2");
+    check(Disconnect, Wish::Latest, false, "a4");
+    check(DropOldest, Wish::Queue, false, "<a1-2 slow> a3 a4");
+    check(DropOldest, Wish::Latest, false, "a4");
+}
+
+#[test]
 fn more_keys_than_the_bound_lose_nothing_for_the_healthy() {
     for format in [FormatId::RAW, FormatId::JSON] {
         let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
@@ -674,6 +753,92 @@ fn more_keys_than_the_bound_lose_nothing_for_the_healthy() {
         assert_eq!((report.dropped, report.evicted), (0, vec![]));
         assert_eq!((sink.read(id).as_str(), shard.outbox_bytes()), ("a6 a7 a8 a9 a10", 0));
     }
+}
+
+#[test]
+fn a_pace_lets_through_one_per_interval_and_ends_on_the_newest() {
+    for format in [FormatId::RAW, FormatId::JSON] {
+        let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+        let (start, ms) = (Instant::now(), Duration::from_millis(1));
+        let id = join_paced(&mut shard, format, &["a", "b"], SECOND);
+        // A message of each key every 100 ms; the timers are looked at every millisecond.
+        let mut read = Vec::new();
+        for step in 0..4_000 {
+            let now = start + step * ms;
+            if step % 100 == 0 && step < 2_000 {
+                let offset = u64::from(step / 100);
+                for (key, payload) in [("x", 2 * offset), ("y", 2 * offset + 1)] {
+                    let mut draft = Draft::new(topic("a"), Kind::Text, format!("{payload}").as_bytes());
+                    draft.key = Some(key.into());
+                    let position = Position { epoch: Epoch::new(1), offset: payload + 1 };
+                    let message = Arc::new(Message::new(draft, position, payload + 1));
+                    let mut pass = shard.begin(now, 0, [message]);
+                    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+                }
+                assert!(shard.outbox_bytes() > 0, "held bytes count");
+            }
+            let next = shard.release_held(now, &mut sink, &mut report);
+            assert!(next.is_none_or(|next| next > now));
+            let got = sink.read(id);
+            if !got.is_empty() {
+                read.push((step, got));
+            }
+        }
+        let expect = [(0, "0"), (1_000, "20 21"), (2_000, "38 39")];
+        assert_eq!(read, expect.map(|(step, read)| (step, read.to_owned())));
+        assert_eq!((shard.next_release(), shard.outbox_bytes()), (None, 0));
+        assert_eq!((report.deliveries, report.conflated), (5, 35));
+    }
+}
+
+#[test]
+fn a_message_at_its_time_does_not_wait() {
+    let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+    let id = join_paced(&mut shard, FormatId::RAW, &["a"], SECOND);
+    for (at, place, expect) in [(0, "a1", "a1"), (1_000, "a2", "a2"), (1_999, "a3", ""), (5_000, "a4", "")] {
+        deliver_at(&mut shard, now + Duration::from_millis(at), &[place], &mut sink);
+        assert_eq!(sink.read(id), expect, "{place} after {at} ms");
+    }
+    // The timer was not carried out yet: order comes first.
+    assert_eq!(shard.next_release(), Some(now + 2 * SECOND));
+    assert_eq!(shard.release_held(now + 5 * SECOND, &mut sink, &mut Report::default()), None);
+    assert_eq!(sink.read(id), "a4");
+}
+
+#[test]
+fn a_timer_of_an_ended_subscription_releases_nothing() {
+    let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+    let id = join_paced(&mut shard, FormatId::RAW, &["a"], SECOND);
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    deliver_at(&mut shard, now, &["a2"], &mut sink);
+    assert_eq!(unsubscribe(&mut shard, id, "a"), Some(true));
+    shard.subscribe(id, &topic("a"), Wish::Paced, 2).unwrap();
+    shard.pace(id, &Name::Topic(topic("a")), SECOND);
+    let later = now + SECOND / 2;
+    deliver_at(&mut shard, later, &["a3"], &mut sink);
+    deliver_at(&mut shard, later, &["a4"], &mut sink);
+    assert_eq!(sink.read(id), "a1 a3", "what was held went with its subscription");
+    let mut report = Report::default();
+    assert_eq!(shard.release_held(now + SECOND, &mut sink, &mut report), Some(later + SECOND));
+    assert_eq!(sink.read(id), "");
+    assert_eq!(shard.release_held(later + SECOND, &mut sink, &mut report), None);
+    assert_eq!(sink.read(id), "a4");
+}
+
+#[test]
+fn many_topics_keep_their_pace() {
+    let (mut shard, mut sink, now) = (shard(), Recorder::default(), Instant::now());
+    let id = shard.connect(FormatId::RAW, false);
+    tie_pattern(&mut shard, id, "*", Wish::Paced, &[]).unwrap();
+    shard.pace(id, &Name::Pattern(Pattern::new("*").unwrap()), SECOND);
+    let first = ["a1", "b1", "c1", "d1", "e1"];
+    deliver_at(&mut shard, now, &first, &mut sink);
+    deliver_at(&mut shard, now, &["e2"], &mut sink);
+    assert_eq!(sink.read(id), "a1 b1 c1 d1 e1");
+    // More topics than the bound of messages: times that have passed are forgotten, but not this one's.
+    shard.release_held(now + SECOND, &mut sink, &mut Report::default());
+    deliver_at(&mut shard, now + SECOND, &["e3"], &mut sink);
+    assert_eq!(sink.read(id), "e2");
 }
 
 #[test]
@@ -777,7 +942,7 @@ fn silence_is_told_once_and_its_end_before_the_next_message() {
     let by_name = join_as(&mut shard, FormatId::JSON, &["a"]);
     let by_pattern = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
     let raw = join_as(&mut shard, FormatId::RAW, &["a"]);
-    let mut read = move |sink: &mut Recorder| [sink.read(by_name), sink.read(by_pattern), sink.read(raw)];
+    let read = move |sink: &mut Recorder| [sink.read(by_name), sink.read(by_pattern), sink.read(raw)];
     deliver_at(&mut shard, now, &["a1"], &mut sink);
     assert_eq!(read(&mut sink), ["a1", "(a 0) a1", "a1"]);
     // It spoke again in time, so the first look finds nothing.
@@ -821,6 +986,36 @@ fn a_newcomers_view_changes_nothing_for_those_who_were_told() {
     assert_eq!(shard.note_age(&topic("a"), Some(Duration::ZERO), now), None);
     deliver_at(&mut shard, now, &["a1"], &mut sink);
     assert_eq!([sink.read(old), sink.read(newcomer)], ["(a live) a1", ""]);
+}
+
+#[test]
+fn a_sweep_forgets_what_only_patterns_brought() {
+    let (mut shard, mut sink, mut report) = (shard(), Recorder::default(), Report::default());
+    let id = join_pattern(&mut shard, FormatId::RAW, "*", &[]);
+    join(&mut shard, &["b"]);
+    deliver(&mut shard, &["a1", "b1", "c1"], &mut sink);
+    shard.sweep();
+    assert_eq!(shard.topics(), 3, "they spoke since the last one");
+    let mut pass = shard.begin(Instant::now(), 0, messages(&["a2"]));
+    shard.sweep();
+    shard.sweep();
+    shard.sweep();
+    assert_eq!(shard.topics(), 2, "one is in the pass, one has a subscriber");
+    assert_eq!(shard.deliver(&mut pass, usize::MAX, &mut sink, &mut report), Progress::Done);
+    deliver(&mut shard, &["c2"], &mut sink);
+    assert_eq!(sink.read(id), "a1 b1 c1 a2 c2");
+}
+
+#[test]
+fn a_sweep_leaves_what_is_to_become_stale() {
+    let (mut shard, mut sink, now) = (shard_of_silence(), Recorder::default(), Instant::now());
+    let id = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
+    deliver_at(&mut shard, now, &["a1"], &mut sink);
+    (0..3).for_each(|_| shard.sweep());
+    assert!(be_silent(&mut shard, now + STALE_AFTER, &mut sink));
+    assert_eq!(sink.read(id), "(a 0) a1 (a stale)");
+    (0..2).for_each(|_| shard.sweep());
+    assert_eq!(shard.topics(), 0);
 }
 
 // === polls ===

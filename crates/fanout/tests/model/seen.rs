@@ -1,50 +1,58 @@
 //! How often the things happened that the simulation is about.
 
-/// What happened: a simulation in which nothing does would pass as well.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) deliveries: u64,
-    pub(crate) gaps: u64,
-    pub(crate) messages_lost: u64,
-    pub(crate) replays: u64,
-    pub(crate) newcomers_in_a_pass: u64,
-    pub(crate) leavers_in_a_pass: u64,
-    pub(crate) cut_frames: u64,
-    pub(crate) slow_consumers: u64,
-    pub(crate) evictions_for_a_gap: u64,
-    pub(crate) peers_gone: u64,
-    pub(crate) refused_answers: u64,
-    pub(crate) closed_and_discarded: u64,
+macro_rules! seen {
+    ($($name:ident)*) => {
+        /// What happened: a simulation in which nothing does would pass as well.
+        #[derive(Debug, Default)]
+        pub(crate) struct Seen {
+            $(pub(crate) $name: u64,)*
+        }
+
+        impl Seen {
+            pub(crate) fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            pub(crate) fn check_that_all_happened(&self) {
+                println!("{self:?}");
+                $(assert!(self.$name > 0, "no {} in the whole simulation", stringify!($name));)*
+            }
+        }
+    };
 }
 
-impl Seen {
-    fn counts(&mut self) -> [(&'static str, &mut u64); 12] {
-        [
-            ("deliveries", &mut self.deliveries),
-            ("gaps", &mut self.gaps),
-            ("messages lost", &mut self.messages_lost),
-            ("replays", &mut self.replays),
-            ("newcomers in a pass", &mut self.newcomers_in_a_pass),
-            ("leavers in a pass", &mut self.leavers_in_a_pass),
-            ("cut frames", &mut self.cut_frames),
-            ("slow consumers", &mut self.slow_consumers),
-            ("evictions for a gap", &mut self.evictions_for_a_gap),
-            ("peers gone", &mut self.peers_gone),
-            ("refused answers", &mut self.refused_answers),
-            ("closed and discarded", &mut self.closed_and_discarded),
-        ]
-    }
-
-    pub(crate) fn add(&mut self, mut other: Self) {
-        for ((_, sum), (_, more)) in self.counts().into_iter().zip(other.counts()) {
-            *sum += *more;
-        }
-    }
-
-    pub(crate) fn check_that_all_happened(&mut self) {
-        println!("{self:?}");
-        for (name, count) in self.counts() {
-            assert!(*count > 0, "no {name} in the whole simulation");
-        }
-    }
+seen! {
+    announced_topics
+    births
+    closed_and_discarded
+    conflated
+    covered_twice
+    cut_frames
+    deliveries
+    evicted_gaps
+    evictions_for_a_gap
+    evictions_for_the_budget
+    gaps
+    gaps_of_conflation
+    handovers
+    leavers_in_a_pass
+    live
+    marks
+    messages_lost
+    newcomers_in_a_pass
+    paced
+    passed_over
+    passes_of_silence
+    peers_gone
+    polls_woken
+    refused_answers
+    refused_replays
+    releases
+    replays
+    replays_of_several_topics
+    sheds
+    slow_consumers
+    stale
+    swept_topics
+    torn
 }

@@ -1,55 +1,149 @@
-//! The topics of the process as one worker sees them: offsets, the last message, interest, and the worker's inbox.
+//! The topics of the process as one worker sees them: offsets, what was published, interest, and the worker's inbox.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use fanfare_fanout::SlowPolicy;
-use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Position, Topic};
+use fanfare_fanout::{SlowPolicy, TopicSettings, Wish};
+use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Name, Pattern, Position, Topic};
+
+use super::Random;
+
+const NAMES: [&str; 6] = ["a.0", "a.1", "b.0", "b.1", "b.1.x", "c"];
+/// Some overlap, and `>` covers all.
+const PATTERNS: [&str; 5] = ["a.*", "*.0", "b.>", ">", "*.*"];
+/// The longest mark in front of a batch.
+const MARK_BYTES: usize = 64;
+
+/// What a client is tied to, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum On {
+    Topic(usize),
+    Pattern(usize),
+}
+
+/// A subscription.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tie {
+    pub(crate) on: On,
+    pub(crate) wish: Wish,
+    /// Of paced ones.
+    pub(crate) interval: Duration,
+}
 
 /// The topics and the inbox.
 pub(crate) struct Topics {
     list: Vec<Counted>,
+    patterns: Vec<Pattern>,
+    /// Which of them somebody here wants.
+    wanted: [bool; PATTERNS.len()],
     inbox: Vec<Arc<Message>>,
-    /// The most that a subscriber got of one topic at once.
+    /// Messages of the node so far.
+    pub(crate) sequence: u64,
+    /// The most that a subscriber got of one topic at once, and of one message.
     pub(crate) group_bytes_max: usize,
     pub(crate) group_messages_max: usize,
+    pub(crate) message_bytes_max: usize,
+    /// A sweep may have forgotten which topics are stale.
+    pub(crate) swept: bool,
+    /// Outboxes were shed.
+    pub(crate) shed: bool,
 }
 
 /// One topic.
 struct Counted {
     name: Topic,
-    policy: SlowPolicy,
+    settings: TopicSettings,
+    keyed: bool,
     epoch: Epoch,
     interest: bool,
     messages: Vec<Arc<Message>>,
+    spoke_at: Option<Instant>,
     /// The last offset that a pass began with, and the last that a finished pass had.
     begun: u64,
     done: u64,
 }
 
 impl Topics {
-    pub(crate) fn new(policies: impl IntoIterator<Item = SlowPolicy>) -> Self {
-        let list = policies.into_iter().enumerate().map(|(index, policy)| Counted {
-            name: Topic::new(&format!("t{index}")).expect("a valid name"),
-            policy,
-            epoch: Epoch::new(index as u64),
+    pub(crate) fn new(random: &mut Random, conflate: bool, stale: bool) -> Self {
+        let policies: &[SlowPolicy] = if conflate {
+            &[SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::Conflate, SlowPolicy::Conflate]
+        } else {
+            &[SlowPolicy::Disconnect, SlowPolicy::DropOldest]
+        };
+        let count = 1 + random.below(NAMES.len());
+        let list = NAMES[..count].iter().zip(0..).map(|(name, epoch)| Counted {
+            name: Topic::new(name).expect("a valid name"),
+            settings: TopicSettings {
+                policy: random.pick(policies),
+                stale_after: random
+                    .pick(&[None, Some(50), Some(300)])
+                    .filter(|_| stale)
+                    .map(Duration::from_millis),
+            },
+            keyed: random.chance(60),
+            epoch: Epoch::new(epoch),
             interest: false,
             messages: Vec::new(),
+            spoke_at: None,
             begun: 0,
             done: 0,
         });
-        Self { list: list.collect(), inbox: Vec::new(), group_bytes_max: 0, group_messages_max: 0 }
+        Self {
+            list: list.collect(),
+            patterns: PATTERNS.map(|pattern| Pattern::new(pattern).expect("a valid pattern")).to_vec(),
+            wanted: Default::default(),
+            inbox: Vec::new(),
+            sequence: 0,
+            group_bytes_max: 0,
+            group_messages_max: 0,
+            message_bytes_max: 0,
+            swept: false,
+            shed: false,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
+    pub(crate) fn patterns(&self) -> usize {
+        self.patterns.len()
+    }
+
     pub(crate) fn name(&self, topic: usize) -> &Topic {
         &self.list[topic].name
     }
 
-    pub(crate) fn policy(&self, topic: usize) -> SlowPolicy {
-        self.list[topic].policy
+    pub(crate) fn pattern(&self, pattern: usize) -> &Pattern {
+        &self.patterns[pattern]
+    }
+
+    pub(crate) fn name_of(&self, on: On) -> Name {
+        match on {
+            On::Topic(topic) => Name::Topic(self.name(topic).clone()),
+            On::Pattern(pattern) => Name::Pattern(self.pattern(pattern).clone()),
+        }
+    }
+
+    pub(crate) fn covers(&self, on: On, topic: usize) -> bool {
+        match on {
+            On::Topic(known) => known == topic,
+            On::Pattern(pattern) => self.pattern(pattern).matches(self.name(topic)),
+        }
+    }
+
+    /// The tie by which a topic comes: the oldest of those that cover it.
+    pub(crate) fn effective<'a>(&self, ties: &'a [Tie], topic: usize) -> Option<&'a Tie> {
+        ties.iter().find(|tie| self.covers(tie.on, topic))
+    }
+
+    /// What holds for a subscriber with this tie.
+    pub(crate) fn policy(&self, tie: &Tie, topic: usize) -> SlowPolicy {
+        tie.wish.policy(self.list[topic].settings.policy)
+    }
+
+    pub(crate) fn settings(&self, topic: usize) -> TopicSettings {
+        self.list[topic].settings
     }
 
     pub(crate) fn epoch(&self, topic: usize) -> Epoch {
@@ -64,45 +158,82 @@ impl Topics {
             .unwrap_or_else(|| panic!("there is no topic {name:?}"))
     }
 
+    /// What stands for that name here.
+    pub(crate) fn find_name(&self, name: &Name) -> On {
+        match name {
+            Name::Topic(topic) => On::Topic(self.find(topic.as_str())),
+            Name::Pattern(pattern) => {
+                let place = PATTERNS.iter().position(|known| *known == pattern.as_str());
+                On::Pattern(place.expect("no other pattern was asked for"))
+            }
+        }
+    }
+
     /// Publishes one message. It begins with its place, so that a reader can tell where it belongs.
-    pub(crate) fn publish(&mut self, topic: usize, filler: usize) {
+    pub(crate) fn publish(&mut self, topic: usize, filler: usize, key: usize, now: Instant) {
+        self.sequence += 1;
         let counted = &mut self.list[topic];
         let offset = counted.messages.len() as u64 + 1;
         let payload = format!("{}:{offset}:{}", counted.name, "x".repeat(filler));
-        let draft = Draft::new(counted.name.clone(), Kind::Text, payload.as_bytes());
-        let message = Arc::new(Message::new(draft, Position { epoch: counted.epoch, offset }, offset));
+        let mut draft = Draft::new(counted.name.clone(), Kind::Text, payload.as_bytes());
+        draft.key = (counted.keyed && key > 0).then(|| format!("k{key}").into());
+        let position = Position { epoch: counted.epoch, offset };
+        let message = Arc::new(Message::new(draft, position, self.sequence));
         counted.messages.push(Arc::clone(&message));
+        counted.spoke_at = Some(now);
         // It may also come as a replay, outside any pass.
-        self.group_bytes_max = self.group_bytes_max.max(message.frame(FormatId::JSON).len());
-        if counted.interest {
+        let bytes = frame_bytes(&message);
+        self.message_bytes_max = self.message_bytes_max.max(bytes);
+        self.group_bytes_max = self.group_bytes_max.max(bytes);
+        if self.has_interest(topic) {
             self.inbox.push(message);
         }
     }
 
-    /// What was published at `offset`.
-    pub(crate) fn payload(&self, topic: usize, offset: u64) -> &[u8] {
-        self.list[topic].messages[offset as usize - 1].payload()
+    pub(crate) fn message(&self, topic: usize, offset: u64) -> &Message {
+        &self.list[topic].messages[offset as usize - 1]
     }
 
-    /// Registers interest; returns the last offset and the last message.
-    pub(crate) fn join(&mut self, topic: usize) -> (u64, Option<Arc<Message>>) {
-        let counted = &mut self.list[topic];
-        counted.interest = true;
-        (counted.messages.len() as u64, counted.messages.last().cloned())
+    /// The newest messages, oldest of them first.
+    pub(crate) fn newest(&self, topic: usize, count: usize) -> Vec<Arc<Message>> {
+        let messages = &self.list[topic].messages;
+        messages[messages.len() - count..].to_vec()
     }
 
-    pub(crate) fn last(&self, topic: usize) -> Option<Arc<Message>> {
-        self.list[topic].messages.last().cloned()
+    /// How long ago it spoke.
+    pub(crate) fn age(&self, topic: usize, now: Instant) -> Option<Duration> {
+        self.list[topic].spoke_at.map(|at| now - at)
     }
 
-    pub(crate) fn leave(&mut self, topic: usize) {
-        let interest = std::mem::take(&mut self.list[topic].interest);
-        assert!(interest, "interest in {} was taken back already", self.list[topic].name);
+    /// The last offset.
+    pub(crate) fn last(&self, topic: usize) -> u64 {
+        self.list[topic].messages.len() as u64
     }
 
-    pub(crate) fn has_interest(&self, topic: usize) -> bool {
-        self.list[topic].interest
+    // === interest ===
+
+    pub(crate) fn join(&mut self, on: On) {
+        *self.interest(on) = true;
     }
+
+    pub(crate) fn leave(&mut self, on: On) {
+        let interest = std::mem::take(self.interest(on));
+        assert!(interest, "interest in {on:?} was taken back already");
+    }
+
+    pub(crate) fn interest(&mut self, on: On) -> &mut bool {
+        match on {
+            On::Topic(topic) => &mut self.list[topic].interest,
+            On::Pattern(pattern) => &mut self.wanted[pattern],
+        }
+    }
+
+    fn has_interest(&self, topic: usize) -> bool {
+        let mut wanted = (0..PATTERNS.len()).filter(|pattern| self.wanted[*pattern]);
+        self.list[topic].interest || wanted.any(|pattern| self.covers(On::Pattern(pattern), topic))
+    }
+
+    // === passes ===
 
     pub(crate) fn inbox_is_empty(&self) -> bool {
         self.inbox.is_empty()
@@ -112,11 +243,11 @@ impl Topics {
     pub(crate) fn take_inbox(&mut self) -> Vec<Arc<Message>> {
         let messages = std::mem::take(&mut self.inbox);
         for counted in &mut self.list {
-            let (mut count, mut bytes) = (0, 0);
+            let (mut count, mut bytes) = (0, MARK_BYTES);
             for message in messages.iter().filter(|message| *message.topic() == counted.name) {
                 counted.begun = message.offset();
                 count += 1;
-                bytes += message.frame(FormatId::JSON).len();
+                bytes += frame_bytes(message);
             }
             self.group_messages_max = self.group_messages_max.max(count);
             self.group_bytes_max = self.group_bytes_max.max(bytes);
@@ -135,4 +266,15 @@ impl Topics {
     pub(crate) fn given(&self, topic: usize) -> (u64, u64) {
         (self.list[topic].done, self.list[topic].begun)
     }
+
+    /// Whether the pass under way has messages of the topic.
+    pub(crate) fn is_in_pass(&self, topic: usize) -> bool {
+        let (done, begun) = self.given(topic);
+        done < begun
+    }
+}
+
+/// The longest frame of a message.
+fn frame_bytes(message: &Message) -> usize {
+    message.frame(FormatId::JSON).len().max(message.frame(FormatId::EVENTS).len())
 }
