@@ -276,7 +276,7 @@ impl Shard {
                 let mut start = listed.start;
                 if let Some(joining) = &subscriber.joining
                     && plan.by_pattern
-                    && joining.pass == *number
+                    && joining.pass >= *number
                 {
                     start = joining.starts.get(&topic.name).copied().unwrap_or_default();
                 }

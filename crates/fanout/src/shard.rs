@@ -129,15 +129,16 @@ impl Shard {
             return Ok(false);
         }
         self.may_subscribe(id)?;
-        let covered = self.is_covered(id, topic);
+        let older = self.start_of(id, topic);
         let known = self.know(topic);
         let audience = match self.topics[known as usize].direct {
             Some(audience) => audience,
             None => self.audiences.insert(Audience::new(Name::Topic(topic.clone()))) as u32,
         };
         self.topics[known as usize].direct = Some(audience);
-        self.tie(id, audience, wish, start);
-        Ok(!covered)
+        // What an older subscription is about to bring is for this one to bring, should the older one end before.
+        self.tie(id, audience, wish, older.unwrap_or(start));
+        Ok(older.is_none())
     }
 
     /// Ties a subscriber to all topics that match. `starts` says, for those of them that exist, up to which offset messages
@@ -153,6 +154,12 @@ impl Shard {
             return Ok(false);
         }
         self.may_subscribe(id)?;
+        let starts = starts.into_iter().map(|(topic, start)| {
+            // Likewise.
+            let start = self.start_of(id, &topic).unwrap_or(start);
+            (topic, start)
+        });
+        let starts: Vec<(Topic, u64)> = starts.collect();
         let audience = match self.patterns.get(pattern.as_str()) {
             Some(audience) => *audience,
             None => self.new_pattern(pattern),
@@ -390,6 +397,24 @@ impl Shard {
 
     pub(crate) fn subscriber(&self, id: SubscriberId) -> Option<&Subscriber> {
         self.subscribers.get(id.slot as usize).filter(|subscriber| subscriber.generation == id.generation)
+    }
+
+    /// The offset up to which messages of a topic that reaches the subscriber already are not for it. `None` if it does not.
+    fn start_of(&self, id: SubscriberId, topic: &Topic) -> Option<u64> {
+        if !self.is_covered(id, topic) {
+            return None;
+        }
+        let subscriber = self.subscriber(id)?;
+        let direct = self.by_name.get(topic).and_then(|known| self.topics[*known as usize].direct);
+        let tie = subscriber.subscriptions.iter().find(|tie| Some(tie.audience) == direct);
+        let by_pattern = || subscriber.joining.as_ref()?.starts.get(topic).copied();
+        Some(match tie {
+            Some(tie) => {
+                let list = &self.audiences[tie.audience as usize].lists[subscriber.format.index()];
+                list[tie.place as usize].start
+            }
+            None => by_pattern().unwrap_or_default(),
+        })
     }
 
     fn with_outbox<R>(&mut self, id: SubscriberId, change: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
