@@ -112,8 +112,9 @@ struct Plan {
     len: usize,
     /// Whose turn is first: it moves from pass to pass, so that nobody is always last.
     first: usize,
-    /// What they are told before the messages.
+    /// What they are told before the messages; without the announcement, for those who know the topic.
     notice: Option<Bytes>,
+    status: Option<Bytes>,
 }
 
 /// The next subscriber of a pass.
@@ -226,8 +227,8 @@ impl Shard {
                     let mark = mark.and_then(|through| format.format().mark(self.node, through));
                     *batches = Batch::join(format, mark.as_ref(), &messages);
                 }
-                let notice = notices.frame(format, by_pattern);
-                plans.push(Plan { audience, format, by_pattern, len, first: first % len, notice });
+                let (notice, status) = (notices.frame(format, by_pattern), notices.frame(format, false));
+                plans.push(Plan { audience, format, by_pattern, len, first: first % len, notice, status });
             }
         }
         Group { topic, messages, frames, plans, walked }
@@ -283,15 +284,15 @@ impl Shard {
                 let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
                 let before = subscriber.waiting_bytes();
                 let is_new = |message: &Arc<Message>| message.offset() > start;
-                if let Some(notice) = &plan.notice
+                // Who has the first message as replay was told then where the topic stands.
+                let notice = if start == 0 { &plan.notice } else { &plan.status };
+                if let Some(notice) = notice
                     && group.messages.last().is_none_or(is_new)
                 {
                     if subscriber.outbox.is_empty() && !subscriber.closing {
                         gathered.push(subscriber.id(listed.slot));
                     }
-                    if subscriber.outbox.push_control(notice.clone(), &self.limits.outbox).is_err() {
-                        turn.evict(subscriber, listed.slot, Eviction::SlowConsumer);
-                    }
+                    turn.notify(subscriber, listed.slot, notice);
                 }
                 let offer = Offer {
                     batches: &frames.batches,

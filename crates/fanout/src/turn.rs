@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fanfare_wire::{FormatId, Message};
 
 use crate::batch::{Batch, Batches};
@@ -50,6 +51,21 @@ impl Offer<'_> {
 }
 
 impl<S: Sink> Turn<'_, S> {
+    /// Queues what the server has to say of a topic. However much one pass brings of that, it is no reason to close who
+    /// takes it.
+    pub(crate) fn notify(&mut self, subscriber: &mut Subscriber, slot: u32, notice: &Bytes) {
+        if subscriber.outbox.push_control(notice.clone(), self.limits).is_ok() {
+            return;
+        }
+        if !subscriber.outbox.blocked {
+            // The socket has not refused yet.
+            self.flush(subscriber, slot);
+        }
+        if subscriber.outbox.push_control(notice.clone(), self.limits).is_err() {
+            self.evict(subscriber, slot, Eviction::SlowConsumer);
+        }
+    }
+
     /// Writes what is offered if nothing waits, and queues what the socket refuses. Returns whether the subscriber is to be
     /// flushed at the end of the pass.
     pub(crate) fn offer(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>) -> bool {
