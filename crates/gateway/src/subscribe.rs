@@ -57,9 +57,7 @@ pub(crate) fn subscribe<'a>(
         worker.shard.borrow_mut().pace(id, &name, interval);
         worker.paced.notify_one();
     }
-    let shard = worker.shard.borrow();
-    worker.counters().subscribed_topics.set(shard.topics() as u64);
-    worker.counters().patterns.set(shard.patterns() as u64);
+    worker.count_topics();
     Ok(begun)
 }
 
