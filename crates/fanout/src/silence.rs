@@ -27,17 +27,16 @@ impl Shard {
         let age = age?;
         let at = now.checked_sub(age).unwrap_or(now);
         let is_stale = age >= stale_after;
-        if known.last_at.is_none_or(|last_at| last_at <= at) {
+        // Of a topic that is stale here a newer message may be under way: what its subscribers are told comes with that.
+        if !known.is_stale && known.last_at.is_none_or(|last_at| last_at <= at) {
+            // What was stale before anybody came here is told to the one who comes; what becomes so later, to all.
+            known.is_stale = is_stale && known.last_at.is_none();
             known.last_at = Some(at);
-            if known.looked_at.is_none() {
-                // What was stale before anybody came here is told to the one who comes.
-                known.is_stale = is_stale;
-            }
             if !known.is_stale {
                 self.look_at(index, at + stale_after);
             }
         }
-        is_stale.then_some(age)
+        (is_stale && self.topics[index as usize].is_stale).then_some(age)
     }
 
     /// A topic is in a pass. Returns what its subscribers are to be told: the age is that of the silence.
