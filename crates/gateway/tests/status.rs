@@ -113,7 +113,7 @@ impl Told {
             if let Some(age) = told["age_ms"].as_u64() {
                 assert!(age >= STALE_AFTER_MS, "{told}");
             }
-            *told = told.get("status").or(told.get("offset")).unwrap().clone();
+            *told = told.get("status").or_else(|| told.get("offset")).unwrap().clone();
         }
         all
     }
