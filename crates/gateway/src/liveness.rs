@@ -78,6 +78,7 @@ pub(crate) async fn run(worker: Rc<Worker>) {
         if swept.elapsed() >= limits.topic_idle {
             swept = Instant::now();
             worker.shard.borrow_mut().sweep();
+            worker.count_topics();
         }
     }
 }

@@ -7,7 +7,7 @@
 //! `wait=0` is interval polling: the answer comes at once. Else it waits until there is something.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fanfare_registry::{JoinError, Polled};
 use fanfare_wire::{FormatId, Name};
@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 use crate::drain::Phase;
 use crate::error::{ApiError, Body};
@@ -23,6 +23,9 @@ use crate::query::Query;
 use crate::subscribe::{self, Refusal};
 use crate::transport::long_poll::Waiter;
 use crate::worker::Worker;
+
+/// How long a message that has woken a poll may take to be read, before it is tried again.
+const READ_AGAIN: Duration = Duration::from_millis(1);
 
 /// `GET /poll`
 pub(crate) async fn poll(
@@ -63,16 +66,25 @@ pub(crate) async fn poll(
 pub(crate) async fn wait_for<T>(
     worker: &Rc<Worker>,
     names: &[Name],
-    wait: std::time::Duration,
+    wait: Duration,
     mut read: impl FnMut() -> Result<Option<T>, ApiError>,
 ) -> Result<Option<T>, ApiError> {
-    let deadline = (Instant::now() + wait).into();
+    let deadline = tokio::time::Instant::from(Instant::now() + wait);
     let waiter = Waiter::new(worker, names).map_err(refusal)?;
     let mut phase = worker.shared.phase.subscribe();
+    let registry = &worker.shared.dispatch.registry;
+    // What wakes may be ahead of the watermark, as long as others hand over messages with smaller sequences: no other wake
+    // follows, so it is read again until the watermark is there.
+    let mut published = registry.published();
     loop {
+        let is_behind = registry.watermark() < published;
         // After the subscription: what came before it is read, what comes later wakes.
         if let Some(found) = read()? {
             return Ok(Some(found));
+        }
+        if is_behind && tokio::time::Instant::now() < deadline {
+            sleep(READ_AGAIN).await;
+            continue;
         }
         let woken = async {
             tokio::select! {
@@ -83,6 +95,7 @@ pub(crate) async fn wait_for<T>(
         if !timeout_at(deadline, woken).await.unwrap_or(false) {
             return Ok(None);
         }
+        published = registry.published();
     }
 }
 

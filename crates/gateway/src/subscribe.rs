@@ -57,9 +57,7 @@ pub(crate) fn subscribe<'a>(
         worker.shard.borrow_mut().pace(id, &name, interval);
         worker.paced.notify_one();
     }
-    let shard = worker.shard.borrow();
-    worker.counters().subscribed_topics.set(shard.topics() as u64);
-    worker.counters().patterns.set(shard.patterns() as u64);
+    worker.count_topics();
     Ok(begun)
 }
 
@@ -85,10 +83,11 @@ fn subscribe_to_topic<'a>(
     }
     shard.may_subscribe(id).map_err(refusal)?;
     let joined = registry.join(topic, worker.index, &wanted.start, now).map_err(join_refusal)?;
-    let Joined { position, mut replay, recovered, age } = joined;
+    let Joined { position, mut replay, mut recovered, age } = joined;
     // The checks above are all that can refuse.
     if !shard.subscribe(id, topic, wish, position.offset).unwrap_or(false) {
-        // A pattern of this connection brings the topic already.
+        // A pattern of this connection brings the topic already: what came before is not to come behind that.
+        recovered = recovered.map(|recovered| recovered && (is_shared(&wanted.start) || replay.is_empty()));
         replay.clear();
     }
     let stale = shard.note_age(topic, age, now);
@@ -125,20 +124,23 @@ fn subscribe_to_pattern<'a>(
     let start = |topic: &Topic| (*positions.get(topic.as_str()).unwrap_or(&&wanted.start)).clone();
     let joined = registry.join_pattern(pattern, worker.index, start, now).map_err(join_refusal)?;
     let matched = joined.len();
-    let recovered = joined.iter().filter(|(_, joined)| joined.recovered == Some(true));
-    let recovered: HashSet<&str> = recovered.map(|(topic, _)| topic.as_str()).collect();
-    let recovered = match wanted.start {
-        // A topic that is forgotten may have matched.
-        Start::Since { ref epoch, sequence } => Some(
-            recovered.len() == matched
-                && epoch.parse() == Ok(registry.epoch())
-                && (registry.forgotten_through()..=registry.watermark()).contains(&sequence),
-        ),
+    let new: Vec<bool> = joined.iter().map(|(topic, _)| !shard.is_covered(id, topic)).collect();
+    let recovered = joined.iter().zip(&new).filter(|((_, joined), new)| {
+        // What another subscription brings already begins as that did.
+        joined.recovered == Some(true) && (**new || is_shared(&wanted.start) || joined.replay.is_empty())
+    });
+    let recovered: HashSet<&str> = recovered.map(|((topic, _), _)| topic.as_str()).collect();
+    let recovered = match &wanted.start {
+        // A topic that is forgotten is not among those that match, and may have had messages behind that place.
+        Start::Since { epoch, sequence } => {
+            let is_known = epoch.parse() == Ok(registry.epoch())
+                && (registry.forgotten_through()..=registry.watermark()).contains(sequence);
+            Some(is_known && recovered.len() == matched)
+        }
         _ if positions.is_empty() => None,
         // A place in a topic that is forgotten cannot be recovered.
         _ => Some(positions.keys().all(|topic| recovered.contains(topic))),
     };
-    let new: Vec<bool> = joined.iter().map(|(topic, _)| !shard.is_covered(id, topic)).collect();
     let starts = joined.iter().map(|(topic, joined)| (topic.clone(), joined.position.offset));
     // The checks above are all that can refuse.
     let _ = shard.subscribe_pattern(id, pattern, wish, starts);
@@ -174,6 +176,11 @@ pub(crate) fn leave(worker: &Worker, ties: &[Left]) {
             Name::Pattern(pattern) => registry.leave_pattern(pattern, worker.index, *last),
         }
     }
+}
+
+/// Whether all subscriptions of a stream begin at this place.
+fn is_shared(start: &Start<'_>) -> bool {
+    matches!(start, Start::Since { .. })
 }
 
 fn refusal(error: SubscribeError) -> Refusal {

@@ -145,6 +145,8 @@ impl Worker {
             }
             yield_now().await;
         }
+        // Patterns make topics known.
+        self.count_topics();
         if self.shard.borrow().next_release().is_some() {
             self.paced.notify_one();
         }
@@ -308,13 +310,17 @@ impl Worker {
         }
     }
 
-    /// Takes back what ended subscriptions wanted of the registry.
-    pub(crate) fn leave(&self, ties: &[Left]) {
-        subscribe::leave(self, ties);
+    /// Publishes how much is wanted here, for the scrape.
+    pub(crate) fn count_topics(&self) {
         let shard = self.shard.borrow();
         self.counters().subscribed_topics.set(shard.topics() as u64);
         self.counters().patterns.set(shard.patterns() as u64);
-        drop(shard);
+    }
+
+    /// Takes back what ended subscriptions wanted of the registry.
+    pub(crate) fn leave(&self, ties: &[Left]) {
+        subscribe::leave(self, ties);
+        self.count_topics();
         // Whoever leaves by closing leaves an outbox behind, too.
         self.count_outboxes();
     }

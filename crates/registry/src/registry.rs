@@ -195,6 +195,12 @@ impl Registry {
         self.sequence.watermark()
     }
 
+    /// The greatest sequence that was given. Once the watermark is there, everything published before this call is kept and
+    /// handed over.
+    pub fn published(&self) -> u64 {
+        self.sequence.taken()
+    }
+
     /// The greatest sequence of a topic that was forgotten: a cursor below it may have missed what nobody can tell of any
     /// more. Whoever resumes a pattern looks after [`Self::join_pattern`].
     pub fn forgotten_through(&self) -> u64 {

@@ -65,6 +65,11 @@ impl Sequence {
         Taken { first, lane }
     }
 
+    /// The greatest number given.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.0.load(Ordering::SeqCst)
+    }
+
     /// The sequence up to which every message has been handed over.
     pub(crate) fn watermark(&self) -> u64 {
         let taken = self.taken.0.load(Ordering::SeqCst);

@@ -5,6 +5,7 @@
 pub mod config_file;
 pub mod metrics;
 pub mod peer;
+pub mod stream;
 pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};

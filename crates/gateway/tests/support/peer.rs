@@ -178,6 +178,17 @@ impl Peer {
         (self, worker)
     }
 
+    /// `/ws` on a worker by its name.
+    pub fn native_on(address: SocketAddr, worker: &str) -> Self {
+        loop {
+            // The kernel chooses the worker by a hash of the ports: a few attempts find it.
+            let (peer, found) = Self::native(address);
+            if found == worker {
+                return peer;
+            }
+        }
+    }
+
     /// `/ws` with these topics, up to the acknowledgement.
     pub fn subscribed(address: SocketAddr, topics: &[&str]) -> (Self, Value) {
         let (mut peer, _) = Self::native(address);
@@ -259,7 +270,7 @@ impl Peer {
     }
 
     /// The next `count` bytes; `None` if the connection ends before.
-    fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+    pub fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.received.len() < count {
             if !self.fill() {
                 return None;
@@ -359,6 +370,19 @@ impl Peer {
             }
         }
         code
+    }
+
+    /// The next line, without its CR LF; `None` if the connection ends before.
+    pub fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.received.windows(2).position(|window| window == b"\r\n") {
+                let line = self.take(end + 2)?;
+                return Some(String::from_utf8(line[..end].to_vec()).expect("a line is text"));
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
     }
 
     /// The next byte; `None` at the end of the connection.
