@@ -27,11 +27,11 @@ impl Shard {
         let age = age?;
         let at = now.checked_sub(age).unwrap_or(now);
         let is_stale = age >= stale_after;
-        if known.last_at.is_none_or(|last_at| last_at <= at) {
+        // Of a topic that others were told is stale, a newer message may be in the inbox: it makes it live for them.
+        if !known.is_stale && known.last_at.is_none_or(|last_at| last_at <= at) {
             known.last_at = Some(at);
-            // What was stale before anybody came here is told to the one who comes. What others were told stays: a
-            // message that is still in the inbox makes it live for them.
-            known.is_stale |= is_stale && known.looked_at.is_none();
+            // What was stale before anybody came here is told to the one who comes.
+            known.is_stale = is_stale && known.looked_at.is_none();
             if !known.is_stale {
                 self.look_at(index, at + stale_after);
             }
