@@ -288,7 +288,7 @@ impl Shard {
                 let first = subscriber.outbox.is_empty() && !subscriber.closing;
                 // An announcement is for those who get the first message; others had it in their beginning.
                 let born = group.messages.first().filter(|message| message.offset() == 1);
-                let noticed = born.or(group.messages.last()).is_none_or(is_new);
+                let noticed = born.or_else(|| group.messages.last()).is_none_or(is_new);
                 let noticed = plan.notice.as_ref().filter(|_| noticed);
                 if let Some(notice) = noticed {
                     turn.notify(subscriber, listed.slot, notice);

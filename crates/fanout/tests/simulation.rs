@@ -19,7 +19,7 @@ use fanfare_wire::websocket::OpCode;
 use fanfare_wire::{FormatId, Position, Topic};
 use model::{Follow, Given, NODE, On, Promise, Random, Reader, Seen, Sockets, Tie, Topics, frames};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_000;
 const STEPS: usize = 400;
 const CLIENTS_MAX: usize = 12;
 /// So many messages of a topic are retained.

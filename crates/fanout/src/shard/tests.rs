@@ -90,7 +90,7 @@ fn payloads(mut bytes: &[u8]) -> String {
 fn in_short(event: Option<&str>, text: &str) -> String {
     let Ok(serde_json::Value::Object(value)) = serde_json::from_str(text) else { return text.to_owned() };
     let text = |key: &str| value.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
-    match event.or(value.get("type").and_then(|kind| kind.as_str())) {
+    match event.or_else(|| value.get("type")?.as_str()) {
         Some("gap") => format!("<{}{}-{} {}>", text("topic"), text("from"), text("to"), text("reason")),
         Some("topic") => format!("({} {})", text("topic"), text("offset")),
         Some("status") => format!("({} {})", text("topic"), text("status")),
@@ -597,7 +597,7 @@ fn words_before_the_messages_make_nobody_slow() {
     for policy in [Disconnect, DropOldest, Conflate] {
         let (mut shard, mut sink, mut report) =
             (shard_with(move |_| policy), Recorder::default(), Report::default());
-        let id = join_pattern(&mut shard, FormatId::EVENTS, "*", &[]);
+        join_pattern(&mut shard, FormatId::EVENTS, "*", &[]);
         let large = |offset| {
             let draft = Draft::new(topic("a"), Kind::Text, &[b'x'; 60_000]);
             Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
@@ -940,7 +940,7 @@ fn silence_is_told_once_and_its_end_before_the_next_message() {
     let by_name = join_as(&mut shard, FormatId::JSON, &["a"]);
     let by_pattern = join_pattern(&mut shard, FormatId::JSON, "*", &[]);
     let raw = join_as(&mut shard, FormatId::RAW, &["a"]);
-    let mut read = move |sink: &mut Recorder| [sink.read(by_name), sink.read(by_pattern), sink.read(raw)];
+    let read = move |sink: &mut Recorder| [sink.read(by_name), sink.read(by_pattern), sink.read(raw)];
     deliver_at(&mut shard, now, &["a1"], &mut sink);
     assert_eq!(read(&mut sink), ["a1", "(a 0) a1", "a1"]);
     // It spoke again in time, so the first look finds nothing.
