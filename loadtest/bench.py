@@ -1,11 +1,14 @@
-"""What the load tests share: the programs, and running them."""
+"""What the load tests share: the programs, running them, and looking at a gateway while it runs."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
@@ -18,9 +21,14 @@ class Server:
         self.command = [str(RELEASE / command[0]), *command[1:]]
 
     def __enter__(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        line = self.process.stdout.readline()
-        self.address = re.search(r"[\d.]+:\d+", line).group()
+        with tempfile.TemporaryFile("w+") as log:
+            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True)
+            # The public address first, then that of the operators, if there is one.
+            self.addresses = re.findall(r"[\d.]+:\d+", self.process.stdout.readline())
+            if not self.addresses:
+                code = self.process.wait(10)
+                log.seek(0)
+                sys.exit(f"{self.command[0]} ended with {code}: {log.read().strip()}")
         return self
 
     def __exit__(self, *_):
@@ -28,23 +36,77 @@ class Server:
         self.process.wait()
 
     @property
+    def address(self):
+        return self.addresses[0]
+
+    @property
     def pid(self):
         return self.process.pid
+
+    def metrics(self):
+        """What /metrics says: a value for each name, the sum over its labels, and one for each name with labels."""
+        with urllib.request.urlopen(f"http://{self.addresses[1]}/metrics", timeout=5) as page:
+            lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+        values = {}
+        for name, value in (line.rsplit(" ", 1) for line in lines):
+            for key in {name, name.split("{")[0]}:
+                values[key] = values.get(key, 0.0) + float(value)
+        return values
 
 
 def gateway(*flags, workers=1):
     return Server("fanfare", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-                  "--workers", str(workers), *flags)
+                  "--workers", str(workers), *map(str, flags))
 
 
 def floor(*flags):
     return Server("fanfare-load", "floor", "--listen", "127.0.0.1:0", *flags)
 
 
+@contextlib.contextmanager
+def configuration(slow):
+    """The path of a configuration whose topics have the policy `slow` for slow readers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "fanfare.toml"
+        path.write_text(f'[[topics]]\nmatch = "load.>"\nslow = "{slow}"\n')
+        yield path
+
+
+class Load:
+    """A run of `fanfare-load quick` against a server, that goes on while the `with` block looks at it."""
+
+    def __init__(self, server, *flags):
+        self.report_path = tempfile.NamedTemporaryFile(suffix=".json")
+        self.command = [str(RELEASE / "fanfare-load"), "quick", "--url", f"http://{server.address}",
+                        "--pid", str(server.pid), "--json", self.report_path.name, *map(str, flags)]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, error, *_):
+        if error:
+            self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def is_running(self):
+        return self.process.poll() is None
+
+    def report(self):
+        """The report, once the run is over; ends this program where there is none."""
+        _, log = self.process.communicate()
+        text = pathlib.Path(self.report_path.name).read_text()
+        return json.loads(text) if text else sys.exit(log.strip().splitlines()[-1])
+
+
+def busy(report):
+    """What to print behind a run's figures if the machine had too little time for it, or nothing."""
+    reasons = report["generator"]["bottleneck"]
+    return f"   busy: {'; '.join(reasons)}" if reasons else ""
+
+
 def load(server, *flags):
     """Runs `fanfare-load quick` against a server; returns its report."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        command = [str(RELEASE / "fanfare-load"), "quick", "--url", f"http://{server.address}",
-                   "--pid", str(server.pid), "--json", report.name, *map(str, flags)]
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        return json.loads(pathlib.Path(report.name).read_text())
+    with Load(server, *flags) as run:
+        return run.report()

@@ -6,9 +6,15 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use fanfare_benches::{DiscardingInboxes, json_payload, topic};
 use fanfare_registry::{Registry, RegistryLimits, ReplayLimits, Retention};
 use fanfare_wire::command::Start;
-use fanfare_wire::{Draft, Kind, Topic};
+use fanfare_wire::{Draft, Kind, Pattern, Topic};
 
-const LIMITS: RegistryLimits = RegistryLimits { topics_max: 100_000, retained_bytes_max: 256 << 20 };
+const LIMITS: RegistryLimits = RegistryLimits {
+    topics_max: 100_000,
+    retained_bytes_max: 256 << 20,
+    lanes: 1,
+    wildcard_topics_max: 10_000,
+    patterns_max: 10_000,
+};
 /// The gateway's defaults.
 const REPLAY: ReplayLimits =
     ReplayLimits { messages_max: 1_000, age_max: Duration::from_secs(60), bytes_max: 1 << 20 };
@@ -17,20 +23,25 @@ const OTHER_TOPICS: usize = 1000;
 
 fn admit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admit");
-    for shards in [0, 1, 4] {
-        for messages in [1, 20] {
-            let topic = topic(0);
-            let registry = registry(&topic, shards);
-            let draft = Draft::new(topic.clone(), Kind::Json, &json_payload(128));
-            group.throughput(Throughput::Elements(messages as u64));
-            group.bench_function(format!("{shards} shards, {messages} messages"), |bench| {
-                bench.iter_batched(
-                    || vec![draft.clone(); messages],
-                    |drafts| registry.admit(&topic, drafts, Instant::now(), &DiscardingInboxes),
-                    BatchSize::SmallInput,
-                );
-            });
+    for (shards, messages, patterns) in
+        [(0, 1, 0), (0, 20, 0), (1, 1, 0), (1, 20, 0), (4, 1, 0), (4, 20, 0), (1, 1, 10_000)]
+    {
+        let topic = topic(0);
+        let registry = registry(&topic, shards);
+        for index in 0..patterns {
+            let pattern = Pattern::new(&format!("unrelated.{index}.*")).expect("a valid pattern");
+            let joined = registry.join_pattern(&pattern, 0, |_| Start::Live, Instant::now());
+            assert!(joined.expect("the bound is far").is_empty());
         }
+        let draft = Draft::new(topic.clone(), Kind::Json, &json_payload(128));
+        group.throughput(Throughput::Elements(messages as u64));
+        group.bench_function(format!("{shards} shards, {messages} messages, {patterns} patterns"), |bench| {
+            bench.iter_batched(
+                || vec![draft.clone(); messages],
+                |drafts| registry.admit(0, &topic, drafts, Instant::now(), &DiscardingInboxes),
+                BatchSize::SmallInput,
+            );
+        });
     }
     group.finish();
 }

@@ -8,7 +8,8 @@ use hyper::http::uri::InvalidUri;
 use crate::connection::Address;
 use crate::publisher::Publisher;
 use crate::raw::RawSubscription;
-use crate::subscription::{SubscribeError, Subscription};
+use crate::session::{Session, SubscribeError};
+use crate::subscription::Subscription;
 use crate::topic_request::{Start, TopicRequest};
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -85,7 +86,8 @@ impl Client {
         Publisher::new(self.address.clone(), self.timeout)
     }
 
-    /// Opens `/ws`, subscribes to `topics` (names, patterns, or [`TopicRequest`]s) and waits for the acknowledgement.
+    /// Subscribes to topics: names, wildcards, or [`TopicRequest`]s. The subscription connects when it is first asked for
+    /// an event, and comes back by itself from then on.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")]
@@ -93,9 +95,33 @@ impl Client {
     /// use fanfare_client::{Client, Event, Start, TopicRequest};
     ///
     /// let client = Client::new("http://127.0.0.1:8080")?;
+    /// let logs = TopicRequest::new("logs.>").start(Start::Earliest);
+    /// let mut subscription = client.subscribe(["ticker.BTC-USD".into(), logs]);
+    /// loop {
+    ///     if let Event::Message(message) = subscription.next().await? {
+    ///         println!("{} at {}", message.topic, message.offset);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn subscribe<T: Into<TopicRequest>>(&self, topics: impl IntoIterator<Item = T>) -> Subscription {
+        let topics = topics.into_iter().map(Into::into).collect();
+        Subscription::new(self.address.clone(), self.timeout, topics)
+    }
+
+    /// Opens one connection, subscribes to `topics` on it and waits for the acknowledgement: what a
+    /// [`Subscription`] does again and again, for those who want to see each connection by itself.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use fanfare_client::session::Event;
+    /// use fanfare_client::{Client, Start, TopicRequest};
+    ///
+    /// let client = Client::new("http://127.0.0.1:8080")?;
     /// let live = TopicRequest::new("trades.*").start(Start::Live);
-    /// let mut subscription = client.subscribe(["ticker.BTC-USD".into(), live]).await?;
-    /// if let Event::Message(message) = subscription.next().await? {
+    /// let mut session = client.session(["ticker.BTC-USD".into(), live]).await?;
+    /// if let Event::Message(message) = session.next().await? {
     ///     println!("{} at {}", message.topic, message.offset);
     /// }
     /// # Ok(())
@@ -104,13 +130,13 @@ impl Client {
     ///
     /// # Errors
     /// If the connection fails, and if the server refuses *every* topic. When it refuses some, the refusals are in
-    /// [`Subscription::acknowledgements`] and are the first events.
-    pub async fn subscribe<T: Into<TopicRequest>>(
+    /// [`Session::acknowledgements`] and are the first events.
+    pub async fn session<T: Into<TopicRequest>>(
         &self,
         topics: impl IntoIterator<Item = T>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Session, SubscribeError> {
         let topics: Vec<TopicRequest> = topics.into_iter().map(Into::into).collect();
-        Subscription::open(&self.address, self.timeout, &topics).await
+        Session::open(&self.address, self.timeout, &topics).await
     }
 
     /// Opens a raw subscription to one topic: its payloads as they were posted, without topic, offset or gaps.

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::publisher::new_key;
+
 /// The publisher's bytes and their content type, which decides whether they must be JSON and how they are framed.
 ///
 /// ```
@@ -133,6 +135,15 @@ impl Item {
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.id = Some(key.into());
+        self
+    }
+
+    pub(crate) fn has_id(&self) -> bool {
+        self.id.is_some()
+    }
+
+    pub(crate) fn with_id(mut self) -> Self {
+        self.id.get_or_insert_with(new_key);
         self
     }
 }

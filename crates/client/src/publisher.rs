@@ -4,8 +4,10 @@
 //! was sent moves to the new connection. One that was sent and got no answer is repeated only if it carries an
 //! idempotency key; otherwise its fate is unknown and the caller is told so.
 //!
+//! A publisher [with retries](Publisher::with_retries) gives every message a key, and sends it again until it is answered.
+//!
 //! # Owner        the caller; a program that publishes in parallel has several publishers
-//! # Bounds       the client's timeout for a whole publish, connecting and repeating included; answers of 4 MiB
+//! # Bounds       the client's timeout for one try, connecting included, and the patience for all; answers of 4 MiB
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +18,9 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
 
+use crate::back_off::{BackOff, Pauses};
 use crate::connection::{self, Address, Answer, Connection, ExchangeError};
 use crate::payload::{Item, Payload};
 use crate::refusal::{HttpRefusal, Refusal};
@@ -27,7 +31,16 @@ pub struct Publisher {
     timeout: Duration,
     /// Between two publishes. A publish takes it out, so one that is dropped closes its connection.
     idle: Option<Connection>,
+    retries: Option<Retries>,
 }
+
+struct Retries {
+    back_off: BackOff,
+    patience: Option<Duration>,
+    tell: Option<Tell>,
+}
+
+type Tell = Box<dyn FnMut(&PublishError, Duration) + Send>;
 
 /// The place a message got.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -88,11 +101,58 @@ impl PublishError {
             Self::Timeout(_) | Self::Lost(_) | Self::Answer(_) => false,
         }
     }
+
+    /// Whether a repeat may succeed.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Request(_) => false,
+            Self::Refused(refusal) => refusal.is_passing(),
+            Self::Connect { .. } | Self::Timeout(_) | Self::Lost(_) | Self::Answer(_) => true,
+        }
+    }
 }
 
 impl Publisher {
     pub(crate) fn new(address: Address, timeout: Duration) -> Self {
-        Self { address, timeout, idle: None }
+        Self { address, timeout, idle: None, retries: None }
+    }
+
+    /// Sends again what may succeed later (no connection, no answer, 408, 429, 5xx), after pauses as `back_off` says or as
+    /// the server asks, until it is answered or `patience` is over. Every message gets an idempotency key of its own,
+    /// unless it has one, so it is published once however often it was sent.
+    ///
+    /// The gateway keeps keys for two minutes and in memory. Patience of less than that, less the client's
+    /// [timeout](crate::Client::with_timeout), never doubles a message while the gateway runs; 100 s is a good one. With
+    /// more, or with `None` for no end, a message whose answer was lost may be published a second time after two minutes
+    /// or a restart of the gateway: at least once, instead of once.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use fanfare_client::{BackOff, Client, Payload};
+    ///
+    /// let publisher = Client::new("http://127.0.0.1:8080")?.publisher();
+    /// let mut publisher = publisher.with_retries(BackOff::default(), Some(Duration::from_secs(100)));
+    /// publisher.publish("ticker.BTC-USD", Payload::json(r#"{"bid":"64000.10"}"#)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_retries(mut self, back_off: BackOff, patience: Option<Duration>) -> Self {
+        self.retries = Some(Retries { back_off, patience, tell: None });
+        self
+    }
+
+    /// Has `tell` called before each pause of [`with_retries`](Self::with_retries), with what went wrong and how long the
+    /// pause is. Without retries it does nothing.
+    #[must_use]
+    pub fn on_retry(mut self, tell: impl FnMut(&PublishError, Duration) + Send + 'static) -> Self {
+        if let Some(retries) = &mut self.retries {
+            retries.tell = Some(Box::new(tell));
+        }
+        self
     }
 
     /// Publishes one message and waits until the server has given it its place.
@@ -112,9 +172,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`]; the publisher stays usable after each.
     pub async fn publish(&mut self, topic: &str, payload: Payload) -> Result<Published, PublishError> {
-        let path = connection::topic_path(topic);
-        let answer = self.post(&path, payload).await?;
-        read(&answer)
+        self.post(&connection::topic_path(topic), payload).await
     }
 
     /// Publishes each non-empty line of the payload as one message (`?split=lines`).
@@ -138,9 +196,7 @@ impl Publisher {
         topic: &str,
         lines: Payload,
     ) -> Result<PublishedBatch, PublishError> {
-        let path = connection::topic_path(topic) + "?split=lines";
-        let answer = self.post(&path, lines).await?;
-        read(&answer)
+        self.post(&(connection::topic_path(topic) + "?split=lines"), lines).await
     }
 
     /// Publishes JSON messages of any topics in one request (`POST /publish`). The results are in the order of the
@@ -182,11 +238,13 @@ impl Publisher {
 
         let mut body = Vec::new();
         for item in items {
-            serde_json::to_writer(&mut body, item).expect("strings and checked JSON, into memory");
+            let line = if self.retries.is_some() { &item.clone().with_id() } else { item };
+            serde_json::to_writer(&mut body, line).expect("strings and checked JSON, into memory");
             body.push(b'\n');
         }
-        let answer = self.post("/publish", Payload::ndjson(body)).await?;
-        let Results { results } = read(&answer)?;
+        let body = Payload::ndjson(body);
+        let repeatable = self.retries.is_some() || items.iter().all(Item::has_id);
+        let Results { results } = self.send("/publish", body, repeatable).await?;
         if results.len() != items.len() {
             let message = format!("{} results of {} messages", results.len(), items.len());
             return Err(PublishError::Answer(message));
@@ -199,12 +257,59 @@ impl Publisher {
         results.into_iter().map(result).collect()
     }
 
-    async fn post(&mut self, path: &str, payload: Payload) -> Result<Answer, PublishError> {
+    async fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        mut payload: Payload,
+    ) -> Result<T, PublishError> {
+        if self.retries.is_some() {
+            payload.idempotency_key.get_or_insert_with(new_key);
+        }
         let repeatable = payload.idempotency_key.is_some();
+        self.send(path, payload, repeatable).await
+    }
+
+    /// Sends until it is answered, if there are retries; else once.
+    async fn send<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        payload: Payload,
+        repeatable: bool,
+    ) -> Result<T, PublishError> {
+        let Some(Retries { back_off, patience, .. }) = &self.retries else {
+            return self.send_once(path, payload, repeatable).await;
+        };
+        let (mut pauses, patience, began) = (Pauses::new(*back_off), *patience, Instant::now());
+        loop {
+            let error = match self.send_once(path, payload.clone(), repeatable).await {
+                Err(error) if error.is_passing() => error,
+                done => return done,
+            };
+            let pause = match &error {
+                PublishError::Refused(HttpRefusal { retry_after: Some(pause), .. }) => pauses.advised(*pause),
+                PublishError::Refused(_) => pauses.later(),
+                _ => pauses.soon(),
+            };
+            if patience.is_some_and(|patience| began.elapsed() + pause > patience) {
+                return Err(error);
+            }
+            if let Some(Retries { tell: Some(tell), .. }) = &mut self.retries {
+                tell(&error, pause);
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn send_once<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        payload: Payload,
+        repeatable: bool,
+    ) -> Result<T, PublishError> {
         let request = request(self.address.authority(), path, payload)?;
         let timeout = self.timeout;
         match tokio::time::timeout(timeout, self.exchange(request, repeatable)).await {
-            Ok(answer) => answer,
+            Ok(answer) => read(&answer?),
             Err(_) => Err(PublishError::Timeout(timeout)),
         }
     }
@@ -236,6 +341,11 @@ impl Publisher {
         self.idle = Some(connection);
         Ok(answer)
     }
+}
+
+/// An idempotency key that nobody else has.
+pub(crate) fn new_key() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 fn request(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::connection::{self, Address};
-use crate::subscription::SubscribeError;
+use crate::session::SubscribeError;
 use crate::topic_request::Start;
 use crate::websocket::{Closed, Incoming, ReceiveError, Socket};
 

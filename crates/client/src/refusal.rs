@@ -19,6 +19,13 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// Whether the server may answer otherwise later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.code.as_str(), "unavailable" | "rate_limited")
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&describe(&self.code, &self.message))
@@ -40,6 +47,11 @@ pub struct HttpRefusal {
 }
 
 impl HttpRefusal {
+    /// Whether the server may answer otherwise later: 408, 429 and 5xx.
+    pub fn is_passing(&self) -> bool {
+        matches!(self.status, 408 | 429 | 500..)
+    }
+
     /// Reads `{"error":{"code":…,"message":…}}`. An answer from something else on the way (a proxy's page) is quoted.
     pub(crate) fn read(answer: &Answer) -> Self {
         #[derive(Deserialize)]

@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{Address, Connection, Upgraded};
 use crate::refusal::HttpRefusal;
-use crate::subscription::SubscribeError;
+use crate::session::SubscribeError;
 
 /// The longest message read; 256 times the server's default for a payload.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -172,6 +172,21 @@ impl Socket {
         self.silence_max = interval * 3;
     }
 
+    /// Sets how long the server may say nothing, not even a ping.
+    pub(crate) fn expect_frames_within(&mut self, silence: Duration) {
+        self.silence_max = silence;
+    }
+
+    /// Whether something waits for the next `recv`.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Has a text frame go out with the next `recv`. The caller bounds how many.
+    pub(crate) fn queue_text(&mut self, text: Vec<u8>) {
+        self.queue(Frame::text(text.into()));
+    }
+
     /// Waits for the next whole message; answers pings and a close on the way. Cancel safe.
     pub(crate) async fn recv(&mut self) -> Result<Incoming, ReceiveError> {
         if self.ended {
@@ -188,6 +203,10 @@ impl Socket {
         loop {
             self.flush().await?;
             let silent_at = *self.silent_at.get_or_insert_with(|| Instant::now() + self.silence_max);
+            if silent_at <= Instant::now() {
+                // The caller was away. One turn of the reactor: what arrived meanwhile becomes visible.
+                tokio::task::yield_now().await;
+            }
             let frame = match timeout_at(silent_at, self.frame()).await {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return Err(self.give_up(&error)),

@@ -35,7 +35,7 @@ pub use audience::Wish;
 pub use known_topic::TopicSettings;
 pub use outbox::{Flushed, OutboxLimits};
 pub use pass::{Pass, Progress, Report, Sink, Written};
-pub use replay::Beginning;
+pub use replay::{Announce, Beginning};
 pub use shard::{Left, Shard, ShardLimits, SubscribeError, Unsubscribed};
 pub use slow_consumer::{Eviction, SlowPolicy};
 pub use subscriber::SubscriberId;

@@ -757,8 +757,8 @@ mod tests {
         };
         type Fill<'a> = &'a dyn Fn(&mut Outbox);
         let rows: [(&str, Fill<'_>, usize); 4] = [
-            ("conflated messages", &|outbox| assert!(!outbox.conflate(&batch(1, 2, 2))), 2),
-            ("those of another topic", &|outbox| assert!(!outbox.conflate(&batch(2, 2, 2))), 1),
+            ("conflated messages", &|outbox| _ = outbox.conflate(&batch(1, 2, 2)), 2),
+            ("those of another topic", &|outbox| _ = outbox.conflate(&batch(2, 2, 2)), 1),
             ("a replay", &|outbox| outbox.push_replay(replay("1")), 2),
             ("that of another topic", &|outbox| outbox.push_replay(replay("2")), 1),
         ];

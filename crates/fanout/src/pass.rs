@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fanfare_wire::event::{Event, Status};
-use fanfare_wire::{FORMATS, FormatId, Message, Name};
+use fanfare_wire::{Epoch, FORMATS, FormatId, Message, Name};
 use smallvec::SmallVec;
 
 use crate::audience::Wish;
@@ -80,6 +80,8 @@ pub struct Pass {
     /// Subscribers whose frames wait in their outbox until the end of the pass, for one vectored write.
     gathered: Vec<SubscriberId>,
     number: u64,
+    /// The sequence of the node up to which everything is delivered, or queued, when the pass is over.
+    through: u64,
     at: Instant,
 }
 
@@ -168,10 +170,8 @@ impl Shard {
         }
         self.passes += 1;
         let groups = grouped.into_iter().map(|(topic, messages)| self.plan(topic, messages, now)).collect();
-        // What was taken before is delivered before: only now may a client hear of it.
-        self.through = through;
         self.forget_joining();
-        self.pass(groups, now)
+        self.pass(groups, through, now)
     }
 
     /// Begins a pass that tells the subscribers of topics that have just become stale. `None` if there are none. A pass
@@ -182,11 +182,11 @@ impl Shard {
             return None;
         }
         let groups = stale.into_iter().map(|topic| self.plan(topic, Vec::new(), now)).collect();
-        Some(self.pass(groups, now))
+        Some(self.pass(groups, self.through, now))
     }
 
-    fn pass(&self, groups: Vec<Group>, at: Instant) -> Pass {
-        Pass { groups, cursor: Cursor::default(), gathered: Vec::new(), number: self.passes, at }
+    fn pass(&self, groups: Vec<Group>, through: u64, at: Instant) -> Pass {
+        Pass { groups, cursor: Cursor::default(), gathered: Vec::new(), number: self.passes, through, at }
     }
 
     fn plan(&mut self, topic: u32, messages: Vec<Arc<Message>>, now: Instant) -> Group {
@@ -197,7 +197,8 @@ impl Shard {
         let name = &known.name;
         let notices = Notices {
             announcement: messages.first().filter(|message| message.offset() == 1).map(|message| {
-                Event::Topic { topic: name, epoch: message.epoch(), offset: 0, recovered: None }
+                let policy = known.settings.policy.announced();
+                Event::Topic { topic: name, epoch: message.epoch(), offset: 0, recovered: None, policy }
             }),
             status: match silence {
                 Some((age, Status::Stale)) => Some(replay::stale(name, age)),
@@ -222,8 +223,7 @@ impl Shard {
                 }
                 let batches = &mut frames[format.index()].batches;
                 if batches.is_empty() && format != FormatId::LONG_POLL {
-                    let mark = Some(self.through).filter(|through| *through > 0);
-                    let mark = mark.and_then(|through| format.format().mark(self.node, through));
+                    let mark = mark(format, self.node, self.through);
                     *batches = Batch::join(format, mark.as_ref(), &messages);
                 }
                 let notice = notices.frame(format, by_pattern);
@@ -241,7 +241,7 @@ impl Shard {
         sink: &mut impl Sink,
         report: &mut Report,
     ) -> Progress {
-        let Pass { groups, cursor, gathered, number, at } = pass;
+        let Pass { groups, cursor, gathered, number, through, at } = pass;
         let mut left = sockets;
         let several_topics = groups.len() > 1;
         while let Some(group) = groups.get(cursor.group) {
@@ -333,6 +333,8 @@ impl Shard {
             cursor.flushed += 1;
             self.flush(id, sink, report);
         }
+        // Only now may a client hear of it.
+        self.through = *through;
         Progress::Done
     }
 
@@ -399,6 +401,11 @@ impl Shard {
         self.topics[topic as usize].in_pass = false;
         self.forget_if_unwanted(topic);
     }
+}
+
+/// Says that everything up to `through` came before, in formats that say so.
+pub(crate) fn mark(format: FormatId, node: Epoch, through: u64) -> Option<Bytes> {
+    (through > 0).then(|| format.format().mark(node, through)).flatten()
 }
 
 /// Whether a topic reaches a subscriber by an older subscription than this one: a connection gets one copy.

@@ -17,12 +17,23 @@ use crate::batch::Batch;
 pub struct Beginning {
     /// Which topic.
     pub topic: Topic,
-    /// For a topic that came by a wildcard: told to the subscriber first, with the answer to the place it named.
-    pub announce: Option<(Position, Option<bool>)>,
+    /// For a topic that came by a wildcard: told to the subscriber first.
+    pub announce: Option<Announce>,
     /// The topic's silence, if it is stale.
     pub stale: Option<Duration>,
     /// Retained messages, oldest first.
     pub messages: Vec<Arc<Message>>,
+}
+
+/// What a subscriber is told of a topic that came by a wildcard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announce {
+    /// The topic's last place.
+    pub position: Position,
+    /// Answers the place that the subscriber named.
+    pub recovered: Option<bool>,
+    /// What holds for it when it is slow.
+    pub policy: Option<&'static str>,
 }
 
 /// What is left of a replay.
@@ -80,8 +91,10 @@ impl Replay {
             let Some(beginning) = self.topics.next() else { break };
             let event = |event| self.format.format().event(&event).map(Item::Event);
             let topic = &beginning.topic;
-            if let Some((Position { epoch, offset }, recovered)) = beginning.announce {
-                items.extend(event(Event::Topic { topic, epoch, offset, recovered }));
+            if let Some(Announce { position: Position { epoch, offset }, recovered, policy }) =
+                beginning.announce
+            {
+                items.extend(event(Event::Topic { topic, epoch, offset, recovered, policy }));
             }
             if let Some(age) = beginning.stale {
                 items.extend(event(stale(topic, age)));

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanfare_wire::event::Event;
 use fanfare_wire::{Epoch, FormatId, Name, Pattern, Topic, Trie};
 use slab::Slab;
 
@@ -277,6 +278,20 @@ impl Shard {
         let limits = self.limits.outbox;
         let pushed = self.with_outbox(id, |outbox| outbox.push_control(frame, &limits));
         pushed.unwrap_or(Ok(())).map_err(|_| Eviction::SlowConsumer)
+    }
+
+    /// Queues an event of the server's own, behind what already waits, with the place up to which everything came before.
+    pub fn push_event(&mut self, id: SubscriberId, event: &Event<'_>) -> Result<(), Eviction> {
+        let Some(format) = self.subscriber(id).map(|subscriber| subscriber.format) else { return Ok(()) };
+        let Some(frame) = format.format().event(event) else { return Ok(()) };
+        let mark = crate::pass::mark(format, self.node, self.through);
+        self.push_control(
+            id,
+            match mark {
+                Some(mark) => [mark, frame].concat().into(),
+                None => frame,
+            },
+        )
     }
 
     /// Queues a ping or a pong ahead of what can still wait.

@@ -27,6 +27,17 @@ pub enum SlowPolicy {
     Conflate,
 }
 
+impl SlowPolicy {
+    /// What an acknowledgement says when a slow reader does not get every message.
+    pub fn announced(self) -> Option<&'static str> {
+        match self {
+            Self::Disconnect => None,
+            Self::DropOldest => Some("drop-oldest"),
+            Self::Conflate => Some("conflate"),
+        }
+    }
+}
+
 /// Why a shard gives up on a subscriber. The caller closes the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfare_fanout::{
-    Beginning, Eviction, Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits, SlowPolicy,
-    SubscribeError, SubscriberId, Wish,
+    Announce, Beginning, Eviction, Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits,
+    SlowPolicy, SubscribeError, SubscriberId, Wish,
 };
 use fanfare_wire::websocket::OpCode;
 use fanfare_wire::{FormatId, Position, Topic};
@@ -275,7 +275,7 @@ impl World {
         if expect != Ok(true) {
             assert_eq!(self.subscribe_in_shard(id, on, Wish::AsTopic, Vec::new()), expect.map(|_| false));
             assert_eq!(
-                self.shard.may_subscribe(id).err().or(expect.err()),
+                self.shard.may_subscribe(id).err().or_else(|| expect.err()),
                 self.shard.may_subscribe(id).err()
             );
             return;
@@ -311,7 +311,7 @@ impl World {
         let client_state = &mut self.clients[client];
         client_state.ties.push(tie);
         for topic in reached {
-            client_state.starts.entry(topic).or_insert(self.topics.last(topic));
+            client_state.starts.entry(topic).or_insert_with(|| self.topics.last(topic));
         }
         if self.clients[client].is_poll() {
             return;
@@ -356,7 +356,8 @@ impl World {
             assert!(Some(stale) >= self.topics.settings(topic).stale_after);
         }
         let position = Position { epoch: self.topics.epoch(topic), offset: start };
-        let announce = matches!(on, On::Pattern(_)).then_some((position, None));
+        let announce =
+            matches!(on, On::Pattern(_)).then_some(Announce { position, recovered: None, policy: None });
         let messages = self.topics.newest(topic, count);
         let follow = Follow { topic, next: start + 1 - count as u64, start, stale: stale.is_some() };
         (follow, Beginning { topic: name, announce, stale, messages })

@@ -1,7 +1,7 @@
 //! The listeners, and what happens between `accept` and a request.
 
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::connection::Permit;
 use crate::drain::Phase;
@@ -107,10 +107,12 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
         .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes))
         .serve_connection(TokioIo::new(stream), service);
     let mut phase = worker.shared.phase.subscribe();
+    let mut draining = false;
     let served = tokio::select! {
         biased;
         served = &mut connection => served,
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {
+            draining = true;
             // A request under way is answered; an idle connection ends.
             Pin::new(&mut connection).graceful_shutdown();
             connection.await_end().await
@@ -132,9 +134,27 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
                 b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             );
         }
+        (Ok(()), None) if !draining => tokio::select! {
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
+            _ = timeout(limits.close_timeout, linger(&worker, &stream)) => {}
+        },
         _ => {}
     }
     requests.subtract(1);
+}
+
+/// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,
+/// the connection would be reset, and the peer might never see the answer that says why.
+async fn linger(worker: &Worker, stream: &TcpStream) {
+    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut worker.scratch.borrow_mut()) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Waits for a connection without taking it, so that its parts can be had afterwards.

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use fanfare_client::Start;
 
-use crate::commands::publish::Publish;
+use crate::commands::publish::{Input, Publish};
 use crate::commands::subscribe::Subscribe;
 use crate::config::{Config, ConfigError};
 use crate::limits::LIMITS;
@@ -75,9 +75,17 @@ pub fn command() -> Command {
 
 fn publish() -> Command {
     Command::new("publish")
-        .about("Publish a message, or standard input line by line")
+        .about("Publish a message, or a file or standard input line by line")
         .arg(Arg::new("topic").value_name("TOPIC").required(true))
         .arg(Arg::new("message").value_name("MESSAGE").help("One message, instead of standard input"))
+        .arg(
+            Arg::new("file")
+                .long("file")
+                .value_name("PATH")
+                .help("A file whose lines are the messages; - is standard input")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("message"),
+        )
         .arg(url())
         .arg(Arg::new("content-type").long("content-type").value_name("TYPE").help(
             "What the messages are, such as application/json [default: text if it is UTF-8, else binary]",
@@ -87,7 +95,13 @@ fn publish() -> Command {
 fn subscribe() -> Command {
     Command::new("subscribe")
         .about("Print messages as they come, and come back for what was missed")
-        .arg(Arg::new("topics").value_name("TOPIC").required(true).num_args(1..))
+        .arg(
+            Arg::new("topics")
+                .value_name("TOPIC")
+                .help("Topics, and wildcards in quotes: 'logs.*' covers one more segment, 'logs.>' all below")
+                .required(true)
+                .num_args(1..),
+        )
         .arg(url())
         .arg(
             Arg::new("from")
@@ -97,12 +111,9 @@ fn subscribe() -> Command {
                 .value_parser(["last", "live", "earliest"])
                 .default_value("last"),
         )
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("Print whole messages with topic and offset, one JSON object a line"),
-        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help(
+            "Print whole messages with topic and offset, and gaps and the like, one JSON object a line",
+        ))
 }
 
 fn url() -> Arg {
@@ -130,7 +141,11 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         Some(("publish", matches)) => Ok(Action::Publish(Publish {
             url: text(matches, "url").unwrap_or_default(),
             topic: text(matches, "topic").unwrap_or_default(),
-            message: text(matches, "message"),
+            input: match (text(matches, "message"), matches.get_one::<PathBuf>("file")) {
+                (Some(message), _) => Input::Message(message),
+                (None, Some(path)) if path.as_os_str() != "-" => Input::File(path.clone()),
+                (None, _) => Input::Stdin,
+            },
             content_type: text(matches, "content-type"),
         })),
         Some(("subscribe", matches)) => Ok(Action::Subscribe(Subscribe {
@@ -207,6 +222,26 @@ mod tests {
             panic!("not a serve");
         };
         assert_eq!((config.workers, config.limits.outbox_bytes), (3, 1 << 20));
+    }
+
+    #[test]
+    fn what_is_published_is_a_message_a_file_or_standard_input() {
+        for (args, expect) in [
+            (&["x"][..], Input::Message("x".into())),
+            (&["-"], Input::Message("-".into())),
+            (&[], Input::Stdin),
+            (&["--file", "-"], Input::Stdin),
+            (&["--file", "a.log"], Input::File("a.log".into())),
+        ] {
+            let Ok(Action::Publish(publish)) = read(&[&["fanfare", "publish", "logs.web"], args].concat())
+            else {
+                panic!("not a publish");
+            };
+            assert_eq!(publish.input, expect, "{args:?}");
+        }
+        let both = ["fanfare", "publish", "logs.web", "x", "--file", "a.log"];
+        let error = command().try_get_matches_from(both).unwrap_err().to_string();
+        assert!(error.contains("'[MESSAGE]' cannot be used with '--file <PATH>'"), "{error}");
     }
 
     #[test]

@@ -5,45 +5,31 @@
 pub mod publish;
 pub mod subscribe;
 
-use std::time::Duration;
+use std::io::Write;
 
-/// The longest pause before another try.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// The longest first pause.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Pauses between tries, with full jitter: anywhere between at once and a bound that doubles.
-#[derive(Debug, Default)]
-struct BackOff {
-    tries: u32,
+/// SIGINT and SIGTERM: somebody wants it to end.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-impl BackOff {
-    /// The next pause; `advised` is what the server asked for.
-    fn next(&mut self, advised: Option<Duration>) -> Duration {
-        let bound = PAUSE_MIN.saturating_mul(1 << self.tries.min(10)).min(PAUSE_MAX);
-        self.tries += 1;
-        advised.map_or_else(|| bound.mul_f64(fastrand::f64()), |advised| advised.min(PAUSE_MAX))
+impl Interrupts {
+    /// Takes the signals from now on. Within a runtime.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// It went well: the next pause is a first one.
-    fn reset(&mut self) {
-        self.tries = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound() {
-        let mut back_off = BackOff::default();
-        for _ in 0..100 {
-            assert!(back_off.next(None) <= PAUSE_MAX);
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        back_off.reset();
-        assert!(back_off.next(None) <= PAUSE_MIN);
-        assert_eq!(back_off.next(Some(Duration::from_secs(3))), Duration::from_secs(3));
     }
+}
+
+/// One line for whoever watches, if anybody does: a closed standard error ends nothing.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "fanfare: {line}");
 }

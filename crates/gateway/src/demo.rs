@@ -1,17 +1,21 @@
-//! `fanfare demo`: a gateway, a market that posts to it over HTTP, and a page that shows the prices moving.
+//! `fanfare demo`: a gateway, a market and a log that post to it over HTTP, and a page that shows the prices moving and
+//! the lines coming.
+
+mod log;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use fanfare_client::{Client, Payload, PublishError};
+use fanfare_client::{Client, Payload, PublishError, Publisher};
 use fanfare_market::Market;
 use http_body_util::Full;
 use hyper::Response;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
+use log::Log;
 use tokio::time::sleep;
 
 use crate::config::Config;
@@ -37,6 +41,11 @@ impl Demo {
         let file = match path {
             "/" => ("text/html; charset=utf-8", &include_bytes!("demo/page/index.html")[..]),
             "/demo/page.css" => ("text/css; charset=utf-8", &include_bytes!("demo/page/page.css")[..]),
+            "/demo/market.js" => {
+                ("text/javascript; charset=utf-8", &include_bytes!("demo/page/market.js")[..])
+            }
+            "/demo/dom.js" => ("text/javascript; charset=utf-8", &include_bytes!("demo/page/dom.js")[..]),
+            "/demo/logs.js" => ("text/javascript; charset=utf-8", &include_bytes!("demo/page/logs.js")[..]),
             "/demo/page.js" => ("text/javascript; charset=utf-8", &include_bytes!("demo/page/page.js")[..]),
             "/demo/icon.svg" => ("image/svg+xml", &include_bytes!("demo/page/icon.svg")[..]),
             "/demo/symbols.json" => return Some(("application/json", self.topics.clone())),
@@ -81,7 +90,7 @@ pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64
     let (address, admin) = (server.address, server.admin_address);
     server.serve(|stop| {
         println!(
-            "A live market of {symbols} symbols is on  http://{address}/\n\
+            "A live market of {symbols} symbols is on  http://{address}/  and a log on  http://{address}/#logs\n\
              Move a price yourself:\n  \
              curl -X POST http://{address}/topics/ticker.BTC-USD -H 'content-type: application/json' \
              -d '{{\"symbol\":\"BTC-USD\",\"bid\":\"1.00\",\"ask\":\"1.01\",\"last\":\"1.00\",\"volume\":\"1\"}}'\n\
@@ -91,7 +100,8 @@ pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64
     })
 }
 
-/// The market is a publisher like any other: a thread of its own that knows the gateway's address and nothing else.
+/// The market and the log are publishers like any other: a thread of their own that knows the gateway's address and
+/// nothing else.
 fn post_from_a_thread(address: SocketAddr, symbols: usize, rate: f64, stop: Stop) {
     std::thread::spawn(move || {
         if let Err(error) = post(address, symbols, rate) {
@@ -104,43 +114,83 @@ fn post_from_a_thread(address: SocketAddr, symbols: usize, rate: f64, stop: Stop
 /// Longest pause after an answer that says try again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Longest time without a trade.
+/// First pause after such an answer.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// Longest time without a trade, or a line.
 const GAP_MAX: Duration = Duration::from_secs(2);
+
+/// Lines a second, of all topics.
+const LOG_RATE: f64 = 5.0;
 
 fn post(address: SocketAddr, symbols: usize, rate: f64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = Client::new(&format!("http://{address}")).context("the gateway's own address")?;
-        let mut publisher = client.publisher();
-        let mut market = Market::new(symbols, fastrand::u64(..));
-        let mut pause = Duration::from_millis(100);
-        // Every symbol has a price from the start.
-        let mut opening = 0..symbols;
-        loop {
-            let tick = match opening.next() {
-                Some(index) => market.tick_of(index),
-                None => market.tick(),
-            };
-            let topic = topic(tick.symbol);
-            let mut price = Vec::new();
-            tick.write_json(&mut price);
-            match publisher.publish(&topic, Payload::json(price)).await {
-                Ok(_) => pause = Duration::from_millis(100),
-                Err(error @ PublishError::Request(_)) => anyhow::bail!(error),
-                Err(PublishError::Refused(refusal)) if matches!(refusal.status, 400..=407 | 409..=428) => {
-                    anyhow::bail!(refusal)
-                }
-                // Busy, slow or leaving: a market goes on later.
-                Err(_) => {
-                    sleep(pause.mul_f64(fastrand::f64())).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
+        let market = post_market(Post::new(&client), symbols, rate);
+        let log = post_log(Post::new(&client));
+        tokio::try_join!(market, log).map(|_| ())
+    })
+}
+
+async fn post_market(mut post: Post, symbols: usize, rate: f64) -> anyhow::Result<()> {
+    let mut market = Market::new(symbols, fastrand::u64(..));
+    // Every symbol has a price from the start.
+    let mut opening = 0..symbols;
+    loop {
+        let tick = match opening.next() {
+            Some(index) => market.tick_of(index),
+            None => market.tick(),
+        };
+        let topic = topic(tick.symbol);
+        let mut price = Vec::new();
+        tick.write_json(&mut price);
+        post.publish(&topic, price).await?;
+        if opening.is_empty() {
+            sleep(gap(rate)).await;
+        }
+    }
+}
+
+async fn post_log(mut post: Post) -> anyhow::Result<()> {
+    let mut log = Log::new(fastrand::u64(..));
+    loop {
+        let line = log.line();
+        post.publish(&line.topic, serde_json::to_vec(&line)?).await?;
+        sleep(gap(LOG_RATE)).await;
+    }
+}
+
+/// Trades come as they come: the time between two of a steady stream is exponentially distributed.
+fn gap(rate: f64) -> Duration {
+    Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate).min(GAP_MAX)
+}
+
+/// A publisher that goes on when the gateway is busy.
+struct Post {
+    publisher: Publisher,
+    pause: Duration,
+}
+
+impl Post {
+    fn new(client: &Client) -> Self {
+        Self { publisher: client.publisher(), pause: PAUSE_MIN }
+    }
+
+    /// Publishes once, and pauses if that was not to be. What will never be is an error.
+    async fn publish(&mut self, topic: &str, json: Vec<u8>) -> anyhow::Result<()> {
+        match self.publisher.publish(topic, Payload::json(json)).await {
+            Ok(_) => self.pause = PAUSE_MIN,
+            Err(error @ PublishError::Request(_)) => anyhow::bail!(error),
+            Err(PublishError::Refused(refusal)) if matches!(refusal.status, 400..=407 | 409..=428) => {
+                anyhow::bail!(refusal)
             }
-            if opening.is_empty() {
-                // Trades come as they come: the time between two of a steady stream is exponentially distributed.
-                let gap = Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate);
-                sleep(gap.min(GAP_MAX)).await;
+            // Busy, slow or leaving: a market goes on later.
+            Err(_) => {
+                sleep(self.pause.mul_f64(fastrand::f64())).await;
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
             }
         }
-    })
+        Ok(())
+    }
 }

@@ -35,6 +35,7 @@ mod error;
 mod handshake;
 mod idempotency;
 mod inbox;
+mod javascript;
 pub mod limits;
 mod liveness;
 mod metrics;

@@ -107,7 +107,7 @@ limits! {
 
     ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
     pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
-    close_timeout: Time = "5s", "From a close frame to the end of the connection, whatever the peer does.";
+    close_timeout: Time = "5s", "From a close frame, or from the answer to a body that is too large, to the end of the connection, whatever the peer does.";
 
     poll_wait: Time = "60s", "How long a poll may wait, whatever it asks for.";
     poll_messages: Count = "1000", "Messages in the answer to a poll, whatever it asks for.";

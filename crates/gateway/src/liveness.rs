@@ -92,8 +92,7 @@ fn beat(worker: &Worker) {
         let Some(connection) = connection.filter(|connection| connection.closing.get().is_none()) else {
             continue;
         };
-        let frame = Event::Heartbeat { time: unix_ms() }.frame();
-        let pushed = worker.shard.borrow_mut().push_control(id, frame);
+        let pushed = worker.shard.borrow_mut().push_event(id, &Event::Heartbeat { time: unix_ms() });
         match pushed {
             Ok(()) => drop(worker.flush(id)),
             Err(eviction) => worker.close(&connection, eviction.into()),

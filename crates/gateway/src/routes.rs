@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fanfare_wire::command::Start;
+use fanfare_wire::command::{Start, Wanted};
 use fanfare_wire::{FormatId, Name, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, NATIVE_JSON};
+use crate::javascript;
 use crate::poll;
 use crate::publish;
 use crate::query::{Query, wanted};
@@ -64,6 +65,7 @@ pub(crate) async fn route(
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
+        "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
         "/ws" => native(&worker, &upgrade, request),
         "/events" => events(&worker, &upgrade, &request),
         "/poll" => poll::poll(&worker, &request).await,
@@ -163,7 +165,7 @@ fn stream(
         Some((epoch, offset)) => Start::After { epoch: epoch.into(), offset },
         None => Query::of(request).start()?,
     };
-    become_stream(upgrade, format, vec![wanted(&Name::Topic(topic), start)], request)
+    become_stream(upgrade, format, vec![wanted(&Name::Topic(topic), start)], None, request)
 }
 
 /// `GET /events?topic=a&topic=b.*`
@@ -187,19 +189,20 @@ fn events(
         },
     };
     let wanted = names.iter().map(|name| wanted(name, start.clone())).collect();
-    become_stream(upgrade, FormatId::EVENTS, wanted, request)
+    become_stream(upgrade, FormatId::EVENTS, wanted, heartbeat(request)?, request)
 }
 
 fn become_stream(
     upgrade: &UpgradeSlot,
     format: FormatId,
-    wanted: Vec<fanfare_wire::command::Wanted<'static>>,
+    wanted: Vec<Wanted<'static>>,
+    heartbeat: Option<Duration>,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if request.version() != Version::HTTP_11 {
         return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
     }
-    upgrade.set(Upgrade::Stream(http_stream::Request { format, wanted }));
+    upgrade.set(Upgrade::Stream(http_stream::Request { format, wanted, heartbeat }));
     // It is never seen: the stream's own head goes out in its place.
     Ok(Response::new(Full::default()))
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use fanfare_fanout::{Beginning, Left, SlowPolicy, SubscribeError, SubscriberId, Wish};
+use fanfare_fanout::{Announce, Beginning, Left, SubscribeError, SubscriberId, Wish};
 use fanfare_registry::{JoinError, Joined};
 use fanfare_wire::command::{Policy, Start, Wanted};
 use fanfare_wire::event::{ErrorCode, Subscribed};
@@ -73,7 +73,7 @@ fn subscribe_to_topic<'a>(
     let registry = &worker.shared.dispatch.registry;
     let now = Instant::now();
     let mut shard = worker.shard.borrow_mut();
-    let policy = policy_name(wish.policy(worker.shared.config.settings(topic).slow));
+    let policy = wish.policy(worker.shared.config.settings(topic).slow).announced();
     if shard.is_subscribed(id, topic) {
         // A connection gets one copy of a topic: a second subscription is acknowledged, and replays nothing.
         let info = registry.info(topic, now).ok_or((ErrorCode::Unavailable, "the topic is gone"))?;
@@ -127,8 +127,17 @@ fn subscribe_to_pattern<'a>(
     let matched = joined.len();
     let recovered = joined.iter().filter(|(_, joined)| joined.recovered == Some(true));
     let recovered: HashSet<&str> = recovered.map(|(topic, _)| topic.as_str()).collect();
-    // A place in a topic that is forgotten cannot be recovered.
-    let recovered = (!positions.is_empty()).then(|| positions.keys().all(|topic| recovered.contains(topic)));
+    let recovered = match wanted.start {
+        // A topic that is forgotten may have matched.
+        Start::Since { ref epoch, sequence } => Some(
+            recovered.len() == matched
+                && epoch.parse() == Ok(registry.epoch())
+                && (registry.forgotten_through()..=registry.watermark()).contains(&sequence),
+        ),
+        _ if positions.is_empty() => None,
+        // A place in a topic that is forgotten cannot be recovered.
+        _ => Some(positions.keys().all(|topic| recovered.contains(topic))),
+    };
     let new: Vec<bool> = joined.iter().map(|(topic, _)| !shard.is_covered(id, topic)).collect();
     let starts = joined.iter().map(|(topic, joined)| (topic.clone(), joined.position.offset));
     // The checks above are all that can refuse.
@@ -136,7 +145,8 @@ fn subscribe_to_pattern<'a>(
     let beginnings = joined.into_iter().zip(new).filter(|(_, new)| *new).map(|((topic, joined), _)| {
         let Joined { position, replay, recovered, age } = joined;
         let stale = shard.note_age(&topic, age, now);
-        Beginning { topic, announce: Some((position, recovered)), stale, messages: replay }
+        let policy = wish.policy(worker.shared.config.settings(&topic).slow).announced();
+        Beginning { topic, announce: Some(Announce { position, recovered, policy }), stale, messages: replay }
     });
     let beginnings = beginnings.collect();
     let acknowledgement = Subscribed::Matched { topic: &wanted.topic, matched, recovered };
@@ -163,15 +173,6 @@ pub(crate) fn leave(worker: &Worker, ties: &[Left]) {
             Name::Topic(topic) => registry.leave(topic, worker.index, *last),
             Name::Pattern(pattern) => registry.leave_pattern(pattern, worker.index, *last),
         }
-    }
-}
-
-/// What an acknowledgement says when a subscriber does not get every message.
-fn policy_name(policy: SlowPolicy) -> Option<&'static str> {
-    match policy {
-        SlowPolicy::Disconnect => None,
-        SlowPolicy::DropOldest => Some("drop-oldest"),
-        SlowPolicy::Conflate => Some("conflate"),
     }
 }
 

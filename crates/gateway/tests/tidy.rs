@@ -114,7 +114,7 @@ fn crates_depend_in_one_direction() {
 #[test]
 fn only_the_edges_read_a_clock() {
     for text in ["Instant::now", "SystemTime::now"] {
-        for file in files_with(text) {
+        for file in files_with(text).into_iter().filter(|file| !file.ends_with("/tests.rs")) {
             let inner = ["crates/wire/src", "crates/registry/src", "crates/fanout/src", "crates/market/src"];
             assert!(!inner.iter().any(|folder| file.starts_with(folder)), "{file} has {text}");
         }

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// One run: connect subscribers, publish on a schedule, check and measure what they receive
-    Quick(Quick),
+    Quick(Box<Quick>),
     /// A server that only writes: what the fan-out costs at least on this machine
     Floor(Floor),
 }
@@ -49,6 +49,21 @@ pub(crate) struct Quick {
     /// Bytes per message, exactly
     #[arg(long, default_value_t = 128)]
     pub(crate) payload: usize,
+    /// Of the subscribers, those that never read once they are subscribed
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) stalled: usize,
+    /// Of the subscribers, those that read at --trickle-rate
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) trickle: usize,
+    /// Bytes per second that each of them reads
+    #[arg(long, default_value_t = 1000.0, value_name = "BYTES")]
+    pub(crate) trickle_rate: f64,
+    /// SO_RCVBUF of stalled and trickling subscribers; the kernel keeps twice as much
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) receive_buffer: Option<usize>,
+    /// The topics conflate: what a newer message replaced is not lost, but who reads must end on the newest
+    #[arg(long)]
+    pub(crate) conflating: bool,
     /// The measured time, such as 10s or 500ms
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
@@ -61,6 +76,10 @@ pub(crate) struct Quick {
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     #[serde(serialize_with = "as_seconds")]
     pub(crate) drain: Duration,
+    /// How long everything is held once the last message came, to look at it at rest
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    #[serde(serialize_with = "as_seconds")]
+    pub(crate) hold: Duration,
     /// What subscribers speak
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
@@ -106,6 +125,12 @@ pub(crate) enum Format {
     Raw,
     /// GET /ws: a frame is {"topic":…,"offset":…,"data":…}
     Json,
+    /// GET /topics/TOPIC, text/event-stream: an event is the payload, its id EPOCH:OFFSET
+    Sse,
+    /// GET /topics/TOPIC, application/x-ndjson: a line is {"topic":…,"offset":…,"data":…}
+    Ndjson,
+    /// GET /events?topic=TOPIC, text/event-stream: an event is {"topic":…,"offset":…,"data":…}
+    Events,
 }
 
 /// A server, from `http://HOST:PORT`.
@@ -129,6 +154,12 @@ impl Quick {
             "--publishers must not exceed --topics: a topic has one publisher",
         )?;
         rule(self.rate >= 0.0 && self.rate.is_finite(), "--rate must be a number from 0")?;
+        rule(
+            self.stalled + self.trickle <= self.subscribers,
+            "--stalled and --trickle are of the --subscribers",
+        )?;
+        rule(self.trickle_rate > 0.0 && self.trickle_rate.is_finite(), "--trickle-rate must be above 0")?;
+        rule(self.receive_buffer != Some(0), "--receive-buffer must be above 0")?;
         rule(self.connect_rate > 0.0 && self.connect_rate.is_finite(), "--connect-rate must be above 0")?;
         rule(!self.duration.is_zero(), "--duration must be above 0")
     }
@@ -168,7 +199,17 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::Raw => "raw",
             Self::Json => "json",
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::Events => "events",
         })
+    }
+}
+
+impl Format {
+    /// It comes in frames; the others come in the chunks of a response without end.
+    pub(crate) fn is_websocket(self) -> bool {
+        matches!(self, Self::Raw | Self::Json)
     }
 }
 
@@ -242,5 +283,9 @@ mod tests {
         check("--rate=-1", "--rate");
         check("--duration 0s", "--duration");
         check("--topics 0", "--topics");
+        check("--subscribers 5 --stalled 2 --trickle 3", "");
+        check("--subscribers 5 --stalled 3 --trickle 3", "--stalled and --trickle");
+        check("--trickle-rate 0", "--trickle-rate");
+        check("--receive-buffer 0", "--receive-buffer");
     }
 }

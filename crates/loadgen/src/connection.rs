@@ -37,6 +37,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) topic: usize,
+    /// One past that of its last message.
+    pub(crate) next_sequence: u64,
     pub(crate) due_ns: u64,
 }
 

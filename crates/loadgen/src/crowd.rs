@@ -1,9 +1,10 @@
 //! The event loop of many subscribers: dials them at its rate, and hands each what its socket received.
 //!
-//! A run has one [`Crowd`] per thread. All subscribers of a crowd share one read buffer.
+//! A run has one [`Crowd`] per thread. All subscribers of a crowd share one read buffer. Slow ones leave the event loop
+//! once they are subscribed: who trickles is read a little at a time, and who stalls not before the run is over.
 //!
 //! # Owner        one thread each
-//! # Bounds       [`DIALING_MAX`] connections being made
+//! # Bounds       [`DIALING_MAX`] connections being made; [`LOOK_MAX_NS`] to look at what the stalled were sent
 
 use std::io::{self, ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,10 +15,12 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::args::Format;
+use crate::pace::{Allowance, ByPace, Pace};
 use crate::recorder::{Counters, Recorder, Tally, Window};
-use crate::schedule::Clock;
+use crate::schedule::{Clock, nanoseconds};
 use crate::subscriber::{Ended, Subscriber};
 use crate::websocket::{self, KEY};
 
@@ -27,6 +30,12 @@ const EVENTS_MAX: usize = 1024;
 const DIALING_MAX: usize = 256;
 const TURN_MAX: Duration = Duration::from_millis(100);
 const RECENT_EVERY_NS: u64 = 250_000_000;
+const TRICKLE_EVERY: Duration = Duration::from_millis(50);
+/// A thread that was held up makes good for so much.
+const TRICKLE_BURST_NS: u64 = 100_000_000;
+const LOOK_MAX_NS: u64 = 3_000_000_000;
+/// Nothing came for so long: nothing more was waiting.
+const LOOK_QUIET_NS: u64 = 300_000_000;
 
 /// Linux gives a destination address 28,232 ports by default; past this many another loopback address is dialled.
 const CONNECTIONS_PER_ADDRESS: usize = 25_000;
@@ -40,118 +49,142 @@ pub(crate) struct Scene {
     pub(crate) format: Format,
     pub(crate) topics: Vec<String>,
     pub(crate) payload_bytes: usize,
+    /// Bytes per second of those who trickle.
+    pub(crate) trickle_rate: f64,
+    /// `SO_RCVBUF` of slow subscribers.
+    pub(crate) receive_buffer: Option<usize>,
     pub(crate) window: Arc<Window>,
     /// Set when the connections that are not made by now are to be given up.
     pub(crate) give_up: AtomicBool,
     /// Set at the end of the run.
     pub(crate) stop: AtomicBool,
-    /// Subscribers that came to be subscribed to each topic. Publishing begins when no more do.
+    /// Subscribers that came to be subscribed to each topic and read. Publishing begins when no more do.
     pub(crate) subscribed: Vec<AtomicU64>,
-}
-
-/// What a thread of subscribers leaves behind.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) tally: Tally,
-    /// For each subscriber: its topic, and how many different messages it received.
-    pub(crate) unique: Vec<(usize, u64)>,
+    /// Subscribers that came to be subscribed and read no more.
+    pub(crate) stalled: AtomicU64,
 }
 
 /// Some of the subscribers, on one thread.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     scene: Arc<Scene>,
-    counters: Arc<Counters>,
-    /// The topics of subscribers not dialled yet, and how many of the whole run come before the first of them.
-    to_dial: std::vec::IntoIter<usize>,
+    /// Subscribers not dialled yet, by topic and pace, and how many of the whole run come before the first of them.
+    to_dial: std::vec::IntoIter<(usize, Pace)>,
     dialled: usize,
     before: usize,
     dials_per_second: f64,
     poll: Poll,
     subscribers: Slab<Subscriber>,
     dialing: usize,
-    recorder: Recorder,
-    unique: Vec<(usize, u64)>,
+    trickling: Vec<(usize, Allowance)>,
+    trickled_ns: u64,
+    recorders: ByPace<Recorder>,
     accept: String,
 }
 
 impl Crowd {
-    /// One subscriber for each of `topics`; `before` subscribers of the run belong to other threads.
+    /// A subscriber for each topic and pace of `parts`; `before` subscribers of the run belong to other threads.
     pub(crate) fn new(
         scene: Arc<Scene>,
-        counters: Arc<Counters>,
-        topics: Vec<usize>,
+        counters: &ByPace<Arc<Counters>>,
+        parts: Vec<(usize, Pace)>,
         before: usize,
         dials_per_second: f64,
     ) -> io::Result<Self> {
+        let recorder =
+            |pace, window: &Arc<Window>| Recorder::new(Arc::clone(window), Arc::clone(counters.of(pace)));
+        // What a slow reader reads in the window was due before it.
+        let always = Arc::new(Window::always());
         Ok(Self {
-            subscribers: Slab::with_capacity(topics.len()),
-            unique: Vec::with_capacity(topics.len()),
-            to_dial: topics.into_iter(),
+            subscribers: Slab::with_capacity(parts.len()),
+            to_dial: parts.into_iter(),
             dialled: 0,
             before,
             dials_per_second,
             poll: Poll::new()?,
             dialing: 0,
-            recorder: Recorder::new(Arc::clone(&scene.window), Arc::clone(&counters)),
+            trickling: Vec::new(),
+            trickled_ns: 0,
+            recorders: ByPace {
+                full: recorder(Pace::Full, &scene.window),
+                trickle: recorder(Pace::Trickle, &always),
+                stalled: recorder(Pace::Stalled, &always),
+            },
             accept: websocket::accept(KEY),
             scene,
-            counters,
         })
     }
 
     /// Dials and reads until the run stops.
-    pub(crate) fn run(mut self) -> io::Result<Received> {
+    pub(crate) fn run(mut self) -> io::Result<ByPace<Tally>> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; BUFFER_BYTES];
         let began_ns = self.scene.clock.now_ns();
         let mut recent_ns = began_ns;
         while !self.scene.stop.load(Relaxed) {
             self.dial_due(began_ns);
-            let turn = if self.to_dial.len() > 0 { Duration::from_millis(1) } else { TURN_MAX };
-            match self.poll.poll(&mut events, Some(turn)) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            for event in &events {
-                let readable = event.is_readable();
-                self.handle_event(event.token().0, readable, event.is_read_closed(), &mut buffer);
-            }
-            self.recorder.publish_counts();
+            let turn = match () {
+                () if self.to_dial.len() > 0 => Duration::from_millis(1),
+                () if !self.trickling.is_empty() => TRICKLE_EVERY,
+                () => TURN_MAX,
+            };
+            self.turn(turn, &mut events, &mut buffer)?;
             let now_ns = self.scene.clock.now_ns();
             if now_ns - recent_ns >= RECENT_EVERY_NS {
                 recent_ns = now_ns;
-                self.recorder.publish_recent();
+                self.recorders.full.publish_recent();
             }
             if self.scene.give_up.load(Relaxed) && self.dialing + self.to_dial.len() > 0 {
                 self.give_up();
             }
         }
+        self.look_at_the_stalled(&mut events, &mut buffer)?;
         Ok(self.leave())
+    }
+
+    /// Waits at most for `turn`, reads what there is, and lets the progress line see it. Whether a stalled subscriber
+    /// was among those with something to read.
+    fn turn(&mut self, turn: Duration, events: &mut Events, buffer: &mut [u8]) -> io::Result<bool> {
+        match self.poll.poll(events, Some(turn)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let mut stalled = false;
+        for event in &*events {
+            let key = event.token().0;
+            stalled |= self.subscribers.get(key).is_some_and(|subscriber| subscriber.pace() == Pace::Stalled);
+            self.handle_event(key, event.is_readable(), event.is_read_closed(), buffer);
+        }
+        self.trickle(buffer);
+        self.recorders.iter().for_each(Recorder::publish_counts);
+        Ok(stalled)
     }
 
     fn dial_due(&mut self, began_ns: u64) {
         let seconds = (self.scene.clock.now_ns() - began_ns) as f64 / 1e9;
         let due = (seconds * self.dials_per_second) as usize + 1;
         while self.dialled < due && self.dialing < DIALING_MAX {
-            let Some(topic) = self.to_dial.next() else { return };
+            let Some((topic, pace)) = self.to_dial.next() else { return };
             let address = address_of(self.scene.address, self.before + self.dialled);
             self.dialled += 1;
-            if let Err(error) = self.dial(topic, address) {
-                self.fail(&Ended::Socket(error.kind()));
+            if let Err(error) = self.dial(topic, pace, address) {
+                self.fail(pace, &Ended::Socket(error.kind()));
             }
         }
     }
 
-    fn dial(&mut self, topic: usize, address: SocketAddr) -> io::Result<()> {
-        let mut socket = TcpStream::connect(address)?;
+    fn dial(&mut self, topic: usize, pace: Pace, address: SocketAddr) -> io::Result<()> {
+        let mut socket = match self.scene.receive_buffer {
+            Some(bytes) if pace != Pace::Full => connect_with_buffer(address, bytes)?,
+            _ => TcpStream::connect(address)?,
+        };
         let entry = self.subscribers.vacant_entry();
         self.poll.registry().register(
             &mut socket,
             Token(entry.key()),
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        entry.insert(Subscriber::connecting(socket, topic));
+        entry.insert(Subscriber::connecting(socket, topic, pace, self.scene.format));
         self.dialing += 1;
         Ok(())
     }
@@ -159,64 +192,133 @@ impl Crowd {
     fn handle_event(&mut self, key: usize, readable: bool, closing: bool, buffer: &mut [u8]) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         let was_open = subscriber.is_open();
-        let outcome = subscriber
+        let read = subscriber
             .connect(&self.scene)
             .and_then(|()| if readable { self.read(key, closing, buffer) } else { Ok(()) });
-        let Some(subscriber) = self.subscribers.get(key) else { return };
-        let is_open = subscriber.is_open();
-        if is_open && !was_open {
-            self.dialing -= 1;
-            self.scene.subscribed[subscriber.topic()].fetch_add(1, Relaxed);
-            self.counters.open.fetch_add(1, Relaxed);
-        }
-        if let Err(ended) = outcome {
+        // One that opened may have ended in the same read.
+        let is_new = self.subscribers[key].is_open() && !was_open;
+        let opened = if is_new { self.opened(key) } else { Ok(()) };
+        if let Err(ended) = read.and(opened) {
             self.end(key, &ended);
         }
+    }
+
+    /// A subscriber is subscribed; one that is slow is not told any more when its socket has something.
+    fn opened(&mut self, key: usize) -> Result<(), Ended> {
+        self.dialing -= 1;
+        let subscriber = &mut self.subscribers[key];
+        let pace = subscriber.pace();
+        match pace {
+            Pace::Stalled => &self.scene.stalled,
+            Pace::Full | Pace::Trickle => &self.scene.subscribed[subscriber.topic()],
+        }
+        .fetch_add(1, Relaxed);
+        self.recorders.of(pace).counters.open.fetch_add(1, Relaxed);
+        if pace == Pace::Trickle {
+            self.trickling.push((key, Allowance::from(self.scene.clock.now_ns())));
+        }
+        if pace == Pace::Full {
+            return Ok(());
+        }
+        let deregistered = self.poll.registry().deregister(subscriber.socket());
+        deregistered.map_err(|error| Ended::Socket(error.kind()))
     }
 
     /// Reads until the socket has no more. A read that leaves room in the buffer took all there was; only a connection
     /// that is closing is read to its end, because its end gives no second event.
     fn read(&mut self, key: usize, closing: bool, buffer: &mut [u8]) -> Result<(), Ended> {
-        let subscriber = &mut self.subscribers[key];
         loop {
-            match subscriber.socket().read(buffer) {
-                Ok(0) => return Err(Ended::EndOfStream),
-                Ok(length) => {
-                    let now_ns = self.scene.clock.now_ns();
-                    let received = &buffer[..length];
-                    subscriber.handle_bytes(
-                        received,
-                        now_ns,
-                        &self.scene,
-                        &self.accept,
-                        &mut self.recorder,
-                    )?;
-                    if length < buffer.len() && !closing {
-                        return Ok(());
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Ended::Socket(error.kind())),
+            match self.read_once(key, buffer)? {
+                Some(length) if length == buffer.len() || closing => {}
+                _ => return Ok(()),
             }
         }
     }
 
+    /// Reads once and handles what came: how much, or `None` if there was nothing.
+    fn read_once(&mut self, key: usize, buffer: &mut [u8]) -> Result<Option<usize>, Ended> {
+        let subscriber = &mut self.subscribers[key];
+        let length = loop {
+            match subscriber.socket().read(buffer) {
+                Ok(0) => return Err(Ended::EndOfStream),
+                Ok(length) => break length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Ended::Socket(error.kind())),
+            }
+        };
+        let now_ns = self.scene.clock.now_ns();
+        let recorder = self.recorders.of_mut(subscriber.pace());
+        subscriber.handle_bytes(&buffer[..length], now_ns, &self.scene, &self.accept, recorder)?;
+        Ok(Some(length))
+    }
+
+    /// Lets those who trickle read what they may, now and then.
+    fn trickle(&mut self, buffer: &mut [u8]) {
+        let now_ns = self.scene.clock.now_ns();
+        if now_ns - self.trickled_ns < nanoseconds(TRICKLE_EVERY) {
+            return;
+        }
+        self.trickled_ns = now_ns;
+        let mut trickling = std::mem::take(&mut self.trickling);
+        trickling.retain_mut(|(key, allowance)| {
+            let may = allowance.at(now_ns, self.scene.trickle_rate, TRICKLE_BURST_NS).min(buffer.len());
+            if may == 0 {
+                return true;
+            }
+            match self.read_once(*key, &mut buffer[..may]) {
+                Ok(length) => {
+                    allowance.spend(length.unwrap_or(0));
+                    true
+                }
+                Err(ended) => {
+                    self.end(*key, &ended);
+                    false
+                }
+            }
+        });
+        self.trickling = trickling;
+    }
+
+    /// Reads what the stalled were sent, to learn which of them the server has closed. Their messages count for nothing.
+    fn look_at_the_stalled(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
+        let mut stalled = 0;
+        for (key, subscriber) in &mut self.subscribers {
+            if subscriber.is_open() && subscriber.pace() == Pace::Stalled {
+                self.poll.registry().register(subscriber.socket(), Token(key), Interest::READABLE)?;
+                stalled += 1;
+            }
+        }
+        let began_ns = self.scene.clock.now_ns();
+        let (mut now_ns, mut heard_ns) = (began_ns, began_ns);
+        while stalled > 0 && now_ns - began_ns < LOOK_MAX_NS && now_ns - heard_ns < LOOK_QUIET_NS {
+            let heard = self.turn(TRICKLE_EVERY, events, buffer)?;
+            now_ns = self.scene.clock.now_ns();
+            if heard {
+                heard_ns = now_ns;
+            }
+        }
+        Ok(())
+    }
+
     fn end(&mut self, key: usize, ended: &Ended) {
         let subscriber = self.subscribers.remove(key);
+        self.trickling.retain(|(trickling, _)| *trickling != key);
+        let recorder = self.recorders.of_mut(subscriber.pace());
         if subscriber.is_open() {
-            self.counters.open.fetch_sub(1, Relaxed);
-            *self.recorder.tally.disconnects.entry(ended.label()).or_default() += 1;
-            self.unique.push(subscriber.received());
+            recorder.counters.open.fetch_sub(1, Relaxed);
+            *recorder.tally.disconnects.entry(ended.label()).or_default() += 1;
+            recorder.tally.outcomes.push(subscriber.outcome());
         } else {
             self.dialing -= 1;
-            self.fail(ended);
+            self.fail(subscriber.pace(), ended);
         }
     }
 
-    fn fail(&mut self, ended: &Ended) {
-        self.counters.failed.fetch_add(1, Relaxed);
-        *self.recorder.tally.failures.entry(ended.label()).or_default() += 1;
+    fn fail(&mut self, pace: Pace, ended: &Ended) {
+        let recorder = self.recorders.of_mut(pace);
+        recorder.counters.failed.fetch_add(1, Relaxed);
+        *recorder.tally.failures.entry(ended.label()).or_default() += 1;
     }
 
     fn give_up(&mut self) {
@@ -227,17 +329,31 @@ impl Crowd {
             .map(|(key, _)| key)
             .collect();
         waiting.into_iter().for_each(|key| self.end(key, &Ended::GivenUp));
-        (0..self.to_dial.len()).for_each(|_| self.fail(&Ended::GivenUp));
-        self.to_dial = Vec::new().into_iter();
+        for (_, pace) in std::mem::take(&mut self.to_dial) {
+            self.fail(pace, &Ended::GivenUp);
+        }
     }
 
-    fn leave(mut self) -> Received {
+    fn leave(mut self) -> ByPace<Tally> {
         for mut subscriber in self.subscribers.drain().filter(Subscriber::is_open) {
-            subscriber.close();
-            self.unique.push(subscriber.received());
+            subscriber.close(self.scene.format);
+            self.recorders.of_mut(subscriber.pace()).tally.outcomes.push(subscriber.outcome());
         }
-        self.recorder.publish_counts();
-        Received { tally: self.recorder.tally, unique: self.unique }
+        self.recorders.map(|recorder| recorder.tally)
+    }
+}
+
+/// A connection whose receive buffer is set before the handshake, so that the window is never larger. The kernel keeps
+/// twice as much.
+fn connect_with_buffer(address: SocketAddr, bytes: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_recv_buffer_size(bytes)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            Err(error)
+        }
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `fanfare-load`: puts load on a Fanfare gateway, checks that every message arrived, and measures what it took.
 //!
 //! ```text
-//!     quick ─┬─► subscriber threads (crowd): connect, read (scanner), check and count (recorder)
+//!     quick ─┬─► subscriber threads (crowd): connect (request), read (incoming), check and count (recorder)
 //!            ├─► publisher threads: what is due (schedule) is posted (payload)
 //!            └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with
@@ -17,10 +17,15 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use args::{Args, Command};
 
 mod args;
+mod chunks;
 mod connection;
 mod crowd;
+mod event_stream;
 mod floor;
 mod http;
+mod incoming;
+mod lines;
+mod pace;
 mod payload;
 mod process;
 mod progress;
@@ -28,6 +33,7 @@ mod publisher;
 mod quick;
 mod recorder;
 mod report;
+mod request;
 mod scanner;
 mod schedule;
 mod subscriber;

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::pace::ByPace;
 use crate::publisher;
 use crate::recorder::{Counters, histogram};
 
@@ -16,7 +17,7 @@ const BAR_CELLS: usize = 24;
 /// The counters of all threads, summed when asked.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    pub(crate) subscribers: Vec<Arc<Counters>>,
+    pub(crate) subscribers: Vec<ByPace<Arc<Counters>>>,
     pub(crate) publishers: Vec<Arc<publisher::Progress>>,
 }
 
@@ -31,17 +32,23 @@ pub(crate) struct Line {
 
 impl Live {
     pub(crate) fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        self.subscribers.iter().map(|counters| counter(counters).load(Relaxed)).sum()
+        self.subscribers.iter().flat_map(ByPace::iter).map(|counters| counter(counters).load(Relaxed)).sum()
     }
 
     pub(crate) fn published(&self, counter: impl Fn(&publisher::Progress) -> &AtomicU64) -> u64 {
         self.publishers.iter().map(|progress| counter(progress).load(Relaxed)).sum()
     }
 
-    /// Every POST is answered, and every message acknowledged was delivered.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.publishers.iter().all(|progress| progress.finished.load(Relaxed))
-            && self.sum(|counters| &counters.unique) >= self.published(|progress| &progress.expected)
+    /// Every POST is answered, and every message acknowledged was delivered; where topics conflate, the newest of them.
+    pub(crate) fn is_complete(&self, conflating: bool) -> bool {
+        let unique = self.sum(|counters| &counters.unique);
+        let delivered = if conflating {
+            // Holes and what is there make up everything up to the newest.
+            unique + self.sum(|counters| &counters.holes) >= self.published(|progress| &progress.reach)
+        } else {
+            unique >= self.published(|progress| &progress.expected)
+        };
+        self.publishers.iter().all(|progress| progress.finished.load(Relaxed)) && delivered
     }
 }
 
@@ -64,7 +71,7 @@ impl Line {
         self.shown = Instant::now();
         let mut recent = histogram(2);
         for counters in &live.subscribers {
-            let mut part = counters.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut part = counters.full.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.add(&*part).expect("both have the same bounds");
             part.reset();
         }

@@ -42,6 +42,8 @@ pub(crate) struct Progress {
     pub(crate) acknowledged: AtomicU64,
     /// Deliveries they should cause.
     pub(crate) expected: AtomicU64,
+    /// The sum, over the subscribers, of one past the newest sequence number acknowledged in their topic.
+    pub(crate) reach: AtomicU64,
     /// The schedule is at its end and every POST is answered.
     pub(crate) finished: AtomicBool,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Progress {
 pub(crate) struct Published {
     /// Messages acknowledged, for each topic.
     pub(crate) acknowledged: Vec<u64>,
+    /// One past the newest sequence number acknowledged, for each topic.
+    pub(crate) newest: Vec<u64>,
     /// Messages handed to the socket.
     pub(crate) sent: u64,
     /// Of these, messages due in the window and sent before it ended.
@@ -109,6 +113,7 @@ impl Published {
     pub(crate) fn new(topics: usize) -> Self {
         Self {
             acknowledged: vec![0; topics],
+            newest: vec![0; topics],
             sent: 0,
             sent_in_window: 0,
             posts: 0,
@@ -122,6 +127,8 @@ impl Published {
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.acknowledged.iter_mut().zip(&other.acknowledged).for_each(|(sum, part)| *sum += part);
+        // A topic has one publisher.
+        self.newest.iter_mut().zip(&other.newest).for_each(|(all, part)| *all = part.max(all).to_owned());
         other.statuses.iter().for_each(|(&status, count)| *self.statuses.entry(status).or_default() += count);
         self.sent += other.sent;
         self.sent_in_window += other.sent_in_window;
@@ -251,7 +258,11 @@ impl Publisher {
             stamp.write_payload(&quote, self.recipe.payload_bytes, &mut connection.unsent);
             topic.next_sequence += 1;
         }
-        connection.unanswered.push_back(Post { topic: topic.index, due_ns });
+        connection.unanswered.push_back(Post {
+            topic: topic.index,
+            next_sequence: topic.next_sequence,
+            due_ns,
+        });
         // A socket with room takes it at once: the next POST that is due already must not delay this one.
         let alive = connection.flush();
         let published = &mut self.published;
@@ -308,10 +319,12 @@ impl Publisher {
                     let batch = self.recipe.batch as u64;
                     *self.published.statuses.entry(answer.status).or_default() += 1;
                     if answer.status == 200 {
+                        let subscribers = self.recipe.subscribers[post.topic];
+                        let newest = &mut self.published.newest[post.topic];
+                        let before = std::mem::replace(newest, post.next_sequence);
                         self.published.acknowledged[post.topic] += batch;
-                        self.progress
-                            .expected
-                            .fetch_add(batch * self.recipe.subscribers[post.topic], Relaxed);
+                        self.progress.expected.fetch_add(batch * subscribers, Relaxed);
+                        self.progress.reach.fetch_add((post.next_sequence - before) * subscribers, Relaxed);
                         self.progress.acknowledged.fetch_add(batch, Relaxed);
                     }
                     if self.scene.window.contains(post.due_ns) {

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! All subscribers are subscribed before the first message is published and none joins later. So what must arrive is
-//! exact: over all topics, the messages acknowledged times the subscribers. Loss counts over everything, latency and CPU
-//! over the window.
+//! exact: over all topics, the messages acknowledged times the subscribers that read. Loss counts over everything, latency
+//! and CPU over the window.
 
 use std::fs;
 use std::io;
@@ -22,7 +22,8 @@ use anyhow::{Context as _, bail, ensure};
 use fanfare_market::Market;
 
 use crate::args::Quick;
-use crate::crowd::{self, Crowd, Received, Scene};
+use crate::crowd::{self, Crowd, Scene};
+use crate::pace::{self, ByPace};
 use crate::process::{self, Sample};
 use crate::progress::{Line, Live};
 use crate::publisher::{self, Published, Publisher, Recipe};
@@ -65,7 +66,7 @@ struct Run<'a> {
     weights: Vec<f64>,
     live: Live,
     line: Line,
-    crowds: Vec<JoinHandle<io::Result<Received>>>,
+    crowds: Vec<JoinHandle<io::Result<ByPace<Tally>>>>,
     interrupted: Arc<AtomicBool>,
     resident_before: Option<u64>,
     /// Messages were still arriving when the drain ended.
@@ -89,6 +90,9 @@ impl<'a> Run<'a> {
             subscribed: topics.iter().map(|_| AtomicU64::new(0)).collect(),
             topics,
             payload_bytes: options.payload,
+            trickle_rate: options.trickle_rate,
+            receive_buffer: options.receive_buffer,
+            stalled: AtomicU64::new(0),
             window: Arc::new(Window::ahead()),
             give_up: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -114,15 +118,16 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> anyhow::Result<Findings> {
         let connect_seconds = self.connect();
         let connected: Vec<u64> = self.scene.subscribed.iter().map(|count| count.load(Relaxed)).collect();
-        if self.options.subscribers > 0 && connected.iter().all(|&count| count == 0) {
-            let (tally, _) = self.stop_crowds()?;
+        let stalled = self.scene.stalled.load(Relaxed);
+        if self.options.subscribers > 0 && connected.iter().sum::<u64>() + stalled == 0 {
+            let failures = report::failures(&self.stop_crowds()?);
             bail!(
                 "no subscriber could connect to {}: {}",
                 self.options.url,
-                report::most_frequent(&tally.failures)
+                report::most_frequent(&failures)
             );
         }
-        self.pause(SETTLE);
+        self.pause("settle", SETTLE);
         let resident_connected = self.options.pid.and_then(|pid| process::resident_bytes(pid).ok());
 
         let now_ns = self.scene.clock.now_ns();
@@ -139,13 +144,13 @@ impl<'a> Run<'a> {
             edges = Some((from, self.edge()?));
         }
         let published = self.drain(publishers)?;
-        let (tally, unique) = self.stop_crowds()?;
+        self.pause("hold", self.options.hold);
+        let tallies = self.stop_crowds()?;
         self.line.clear();
         Ok(Findings {
-            connected,
+            connected: connected.iter().sum::<u64>() + stalled,
             connect_seconds,
-            tally,
-            unique,
+            tallies,
             published,
             edges,
             window_seconds: self.scene.window.seconds(self.scene.clock.now_ns()),
@@ -163,7 +168,8 @@ impl<'a> Run<'a> {
         let (mut settled, mut moved_ns) = (0, began_ns);
         loop {
             let subscribed: u64 = self.scene.subscribed.iter().map(|count| count.load(Relaxed)).sum();
-            let now = subscribed + self.live.sum(|counters| &counters.failed);
+            let now =
+                subscribed + self.scene.stalled.load(Relaxed) + self.live.sum(|counters| &counters.failed);
             let now_ns = self.scene.clock.now_ns();
             if now >= all {
                 return (now_ns - began_ns) as f64 / 1e9;
@@ -223,12 +229,13 @@ impl<'a> Run<'a> {
         self.live.publishers.iter().for_each(|progress| progress.stop.store(true, Relaxed));
         let began_ns = self.scene.clock.now_ns();
         let until_ns = began_ns + nanoseconds(self.options.drain);
-        while self.scene.clock.now_ns() < until_ns && !self.live.is_complete() {
+        let conflating = self.options.conflating;
+        while self.scene.clock.now_ns() < until_ns && !self.live.is_complete(conflating) {
             let done = (self.scene.clock.now_ns() - began_ns) as f64 / (until_ns - began_ns) as f64;
             self.line.show("drain", done, &self.live);
             thread::sleep(TICK);
         }
-        let incomplete = !self.live.is_complete();
+        let incomplete = !self.live.is_complete(conflating);
         let delivered = self.live.sum(|counters| &counters.delivered);
         thread::sleep(LINGER);
         self.cut_off = incomplete && self.live.sum(|counters| &counters.delivered) > delivered;
@@ -240,16 +247,16 @@ impl<'a> Run<'a> {
         Ok(published)
     }
 
-    fn stop_crowds(&mut self) -> anyhow::Result<(Tally, Vec<(usize, u64)>)> {
+    fn stop_crowds(&mut self) -> anyhow::Result<ByPace<Tally>> {
         self.scene.stop.store(true, Relaxed);
-        let mut tally = Tally::new();
-        let mut unique = Vec::with_capacity(self.options.subscribers);
+        let mut all = ByPace::new(Tally::new);
         for thread in self.crowds.drain(..) {
-            let received = joined(thread)?;
-            tally.add(&received.tally);
-            unique.extend(received.unique);
+            let part = joined(thread)?;
+            all.full.add(&part.full);
+            all.trickle.add(&part.trickle);
+            all.stalled.add(&part.stalled);
         }
-        Ok((tally, unique))
+        Ok(all)
     }
 
     /// The server, this process and the deliveries at this moment.
@@ -278,9 +285,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn pause(&mut self, pause: Duration) {
+    fn pause(&mut self, stage: &str, pause: Duration) {
         let now_ns = self.scene.clock.now_ns();
-        self.wait("settle", now_ns, now_ns + nanoseconds(pause));
+        self.wait(stage, now_ns, now_ns + nanoseconds(pause));
     }
 }
 
@@ -297,21 +304,22 @@ fn topics_of(options: &Quick) -> (Vec<String>, Vec<f64>) {
     (names, vec![1.0 / options.topics as f64; options.topics])
 }
 
-type Crowds = (Vec<JoinHandle<io::Result<Received>>>, Vec<Arc<Counters>>);
+type Crowds = (Vec<JoinHandle<io::Result<ByPace<Tally>>>>, Vec<ByPace<Arc<Counters>>>);
 
 fn start_crowds(options: &Quick, scene: &Arc<Scene>, weights: &[f64]) -> anyhow::Result<Crowds> {
     let shares = crowd::shares(options.subscribers, weights);
-    let topics: Vec<usize> =
-        shares.iter().enumerate().flat_map(|(topic, &share)| std::iter::repeat_n(topic, share)).collect();
+    let topics = shares.iter().enumerate().flat_map(|(topic, &share)| std::iter::repeat_n(topic, share));
+    let parts: Vec<_> =
+        topics.zip(pace::paces(options.subscribers, options.stalled, options.trickle)).collect();
     let dials_per_second = options.connect_rate / options.threads as f64;
     let (mut threads, mut all_counters) = (Vec::new(), Vec::new());
     for at in 0..options.threads {
         // Every so many-th subscriber, so that each thread has some of every topic.
-        let mine: Vec<_> = topics.iter().copied().skip(at).step_by(options.threads).collect();
-        let before = (0..at).map(|other| topics.len().saturating_sub(other).div_ceil(options.threads)).sum();
-        let counters = Arc::new(Counters::new());
-        all_counters.push(Arc::clone(&counters));
-        let crowd = Crowd::new(Arc::clone(scene), counters, mine, before, dials_per_second)?;
+        let mine: Vec<_> = parts.iter().copied().skip(at).step_by(options.threads).collect();
+        let before = (0..at).map(|other| parts.len().saturating_sub(other).div_ceil(options.threads)).sum();
+        let counters = ByPace::new(|| Arc::new(Counters::new()));
+        let crowd = Crowd::new(Arc::clone(scene), &counters, mine, before, dials_per_second)?;
+        all_counters.push(counters);
         threads.push(thread::Builder::new().name(format!("subscriber-{at}")).spawn(|| crowd.run())?);
     }
     Ok((threads, all_counters))

@@ -73,12 +73,35 @@ impl Track {
         self.unique
     }
 
-    /// Takes note of an offset; `false` if it is not above the last one.
-    fn advance(&mut self, offset: u64) -> bool {
-        let rises = offset > self.offset;
-        self.offset = self.offset.max(offset);
-        rises
+    /// What there is to say at the end, of a subscriber of `topic`.
+    pub(crate) fn outcome(&self, topic: usize) -> Outcome {
+        Outcome { topic, unique: self.unique, next: self.next }
     }
+
+    /// Takes note of an offset: how far it is above the last one, if it is. What came before the first offset is not known.
+    fn advance(&mut self, offset: u64) -> Option<u64> {
+        let step =
+            if self.offset == 0 { 1 } else { offset.checked_sub(self.offset).filter(|&step| step > 0)? };
+        self.offset = offset;
+        Some(step)
+    }
+
+    /// Takes note that offsets from `from` up to `to` will not come.
+    fn skip(&mut self, from: u64, to: u64) {
+        if self.offset == 0 || from <= self.offset + 1 {
+            self.offset = self.offset.max(to);
+        }
+    }
+}
+
+/// What one subscriber received of its topic in all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) topic: usize,
+    /// Different messages.
+    pub(crate) unique: u64,
+    /// One past the newest sequence number.
+    pub(crate) next: u64,
 }
 
 /// The time between warm-up and drain, in nanoseconds of the run's clock. Latency counts for messages due in it.
@@ -92,6 +115,11 @@ impl Window {
     /// Not yet: it begins with [`open`](Self::open).
     pub(crate) fn ahead() -> Self {
         Self { from_ns: AtomicU64::new(u64::MAX), until_ns: AtomicU64::new(u64::MAX) }
+    }
+
+    /// From the beginning to the end.
+    pub(crate) fn always() -> Self {
+        Self { from_ns: AtomicU64::new(0), until_ns: AtomicU64::new(u64::MAX) }
     }
 
     pub(crate) fn open(&self, from_ns: u64, until_ns: u64) {
@@ -150,6 +178,8 @@ pub(crate) struct Tally {
     pub(crate) malformed: u64,
     /// Offsets that were not above the one before.
     pub(crate) offsets_back: u64,
+    /// Offsets that were jumped over although no gap said so.
+    pub(crate) unannounced: u64,
     /// Gaps that the server announced, and how many messages they spanned.
     pub(crate) gaps: u64,
     pub(crate) gap_messages: u64,
@@ -159,6 +189,8 @@ pub(crate) struct Tally {
     pub(crate) failures: BTreeMap<String, u64>,
     /// Messages due in the window, nanoseconds from when they were due.
     pub(crate) latency: Histogram<u64>,
+    /// One for each subscriber that was subscribed.
+    pub(crate) outcomes: Vec<Outcome>,
 }
 
 impl Tally {
@@ -169,11 +201,13 @@ impl Tally {
             out_of_order: 0,
             malformed: 0,
             offsets_back: 0,
+            unannounced: 0,
             gaps: 0,
             gap_messages: 0,
             disconnects: BTreeMap::new(),
             failures: BTreeMap::new(),
             latency: histogram(3),
+            outcomes: Vec::new(),
         }
     }
 
@@ -183,6 +217,7 @@ impl Tally {
         self.out_of_order += other.out_of_order;
         self.malformed += other.malformed;
         self.offsets_back += other.offsets_back;
+        self.unannounced += other.unannounced;
         self.gaps += other.gaps;
         self.gap_messages += other.gap_messages;
         for (sum, part) in
@@ -191,6 +226,7 @@ impl Tally {
             part.iter().for_each(|(label, count)| *sum.entry(label.clone()).or_default() += count);
         }
         self.latency.add(&other.latency).expect("all latency histograms have the same bounds");
+        self.outcomes.extend_from_slice(&other.outcomes);
     }
 }
 
@@ -202,7 +238,7 @@ pub(crate) struct Recorder {
     holes: u64,
     recent: Histogram<u64>,
     window: Arc<Window>,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Recorder {
@@ -230,13 +266,15 @@ impl Recorder {
 
     /// The offset that came with a message.
     pub(crate) fn offset(&mut self, track: &mut Track, offset: u64) {
-        if !track.advance(offset) {
-            self.tally.offsets_back += 1;
+        match track.advance(offset) {
+            Some(step) => self.tally.unannounced += step - 1,
+            None => self.tally.offsets_back += 1,
         }
     }
 
     /// The server announced that `from..=to` is missing.
-    pub(crate) fn gap(&mut self, from: u64, to: u64) {
+    pub(crate) fn gap(&mut self, track: &mut Track, from: u64, to: u64) {
+        track.skip(from, to);
         self.tally.gaps += 1;
         self.tally.gap_messages += (to + 1).saturating_sub(from);
     }
@@ -301,11 +339,31 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_that_does_not_rise_is_counted() {
-        let mut recorder = Recorder::new(Arc::new(Window::ahead()), Arc::new(Counters::new()));
-        let mut track = Track::default();
-        [1, 2, 5, 5, 4, 6].into_iter().for_each(|offset| recorder.offset(&mut track, offset));
-        assert_eq!(recorder.tally.offsets_back, 2);
+    fn offsets_that_do_not_rise_and_jumps_without_a_gap_are_counted() {
+        enum Sign {
+            Offset(u64),
+            Gap(u64, u64),
+        }
+        use Sign::{Gap, Offset};
+        let check = |signs: &[Sign], offsets_back, unannounced| {
+            let mut recorder = Recorder::new(Arc::new(Window::ahead()), Arc::new(Counters::new()));
+            let mut track = Track::default();
+            for sign in signs {
+                match *sign {
+                    Offset(offset) => recorder.offset(&mut track, offset),
+                    Gap(from, to) => recorder.gap(&mut track, from, to),
+                }
+            }
+            let tally = recorder.tally;
+            assert_eq!((tally.offsets_back, tally.unannounced), (offsets_back, unannounced));
+        };
+        check(&[1, 2, 5, 5, 4, 6].map(Offset), 2, 2);
+        check(&[Offset(900), Offset(901)], 0, 0);
+        check(&[Offset(1), Gap(2, 4), Offset(5)], 0, 0);
+        check(&[Offset(1), Gap(2, 4), Offset(6)], 0, 1);
+        check(&[Offset(1), Gap(2, 4), Offset(4)], 1, 0);
+        check(&[Offset(1), Gap(3, 4), Offset(5)], 0, 3);
+        check(&[Gap(1, 4), Offset(5)], 0, 0);
     }
 
     #[test]

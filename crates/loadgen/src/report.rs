@@ -1,6 +1,4 @@
 //! What a run found, as JSON and as text, and whether it passed.
-//!
-//! `delivered` counts different messages, each once per subscriber: `delivered + lost = expected + unexpected`.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +6,17 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::args::Quick;
+use crate::pace::ByPace;
 use crate::process::Sample;
 use crate::publisher::Published;
 use crate::recorder::Tally;
+use delivery::Delivery;
+use slow::{Stalled, Trickle};
 
 pub(crate) use text::most_frequent;
 
+mod delivery;
+mod slow;
 mod text;
 
 /// A thread that runs, or waits for a core, longer than this part of the time has no room left.
@@ -24,12 +27,10 @@ const LATENESS_P99_MAX_US: f64 = 2_000.0;
 /// All that a run leaves behind.
 #[derive(Debug)]
 pub(crate) struct Findings {
-    /// Subscribers of each topic when publishing began.
-    pub(crate) connected: Vec<u64>,
+    /// Subscribers when publishing began.
+    pub(crate) connected: u64,
     pub(crate) connect_seconds: f64,
-    pub(crate) tally: Tally,
-    /// For each subscriber its topic and how many different messages it received.
-    pub(crate) unique: Vec<(usize, u64)>,
+    pub(crate) tallies: ByPace<Tally>,
     pub(crate) published: Published,
     /// The beginning and the end of the window, if it was reached.
     pub(crate) edges: Option<(Edge, Edge)>,
@@ -60,7 +61,13 @@ pub(crate) struct Report {
     problems: Vec<String>,
     connections: Connections,
     delivery: Delivery,
+    /// Messages per second over the window, those to slow subscribers too.
+    delivered_per_second: f64,
+    /// Messages were still arriving when the drain ended: what counts as lost may only be late.
+    cut_off: bool,
     latency_us: Quantiles,
+    trickle: Option<Trickle>,
+    stalled: Option<Stalled>,
     publish: Publish,
     server: Option<Server>,
     generator: Generator,
@@ -72,27 +79,9 @@ struct Connections {
     connected: u64,
     seconds: f64,
     failures: BTreeMap<String, u64>,
+    /// Slow subscribers not counted.
     disconnected: u64,
     disconnects: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct Delivery {
-    expected: u64,
-    delivered: u64,
-    lost: u64,
-    /// Messages were still arriving when the drain ended: what counts as lost may only be late.
-    cut_off: bool,
-    /// Delivered although not acknowledged: the answer to its POST did not come.
-    unexpected: u64,
-    repeated: u64,
-    out_of_order: u64,
-    offsets_back: u64,
-    malformed: u64,
-    gaps: u64,
-    gap_messages: u64,
-    /// Over the window.
-    per_second: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -152,18 +141,18 @@ struct ThreadShare {
 
 impl Report {
     pub(crate) fn new(options: &Quick, findings: &Findings) -> Self {
-        let (tally, published) = (&findings.tally, &findings.published);
+        let (tally, published) = (&findings.tallies.full, &findings.published);
         let delivered_in_window =
             findings.edges.as_ref().map_or(0, |(from, to)| to.delivered - from.delivered);
         let window_seconds =
             findings.edges.as_ref().map_or(0.0, |(from, to)| to.generator.seconds_since(&from.generator));
-        let delivery =
-            Delivery::new(findings, per(delivered_in_window as f64, window_seconds).unwrap_or(0.0));
+        let delivery = Delivery::new(tally, published, options.conflating);
+        let (trickle, stalled) = (Trickle::new(options, findings), Stalled::new(options, findings));
         let connections = Connections {
             asked: options.subscribers as u64,
-            connected: findings.connected.iter().sum(),
+            connected: findings.connected,
             seconds: findings.connect_seconds,
-            failures: tally.failures.clone(),
+            failures: failures(&findings.tallies),
             disconnected: tally.disconnects.values().sum(),
             disconnects: tally.disconnects.clone(),
         };
@@ -182,7 +171,7 @@ impl Report {
             lateness_us: Quantiles::of(&published.lateness),
         };
         let generator = Generator::new(findings, delivered_in_window, publish.lateness_us.p99);
-        let problems = problems(options, &connections, &delivery, &publish);
+        let problems = problems(options, &connections, &delivery, trickle.as_ref(), &publish);
         Self {
             tool: "fanfare-load",
             version: env!("CARGO_PKG_VERSION"),
@@ -193,36 +182,13 @@ impl Report {
             server: Server::new(options, findings, connections.connected, delivered_in_window),
             connections,
             delivery,
+            delivered_per_second: per(delivered_in_window as f64, window_seconds).unwrap_or(0.0),
+            cut_off: findings.cut_off,
+            trickle,
+            stalled,
             latency_us: Quantiles::of(&tally.latency),
             publish,
             generator,
-        }
-    }
-}
-
-impl Delivery {
-    fn new(findings: &Findings, per_second: f64) -> Self {
-        let (tally, acknowledged) = (&findings.tally, &findings.published.acknowledged);
-        let expected =
-            findings.connected.iter().zip(acknowledged).map(|(subscribers, count)| subscribers * count).sum();
-        let (mut lost, mut unexpected) = (0, 0);
-        for &(topic, unique) in &findings.unique {
-            lost += acknowledged[topic].saturating_sub(unique);
-            unexpected += unique.saturating_sub(acknowledged[topic]);
-        }
-        Self {
-            expected,
-            delivered: findings.unique.iter().map(|(_, unique)| unique).sum(),
-            lost,
-            cut_off: findings.cut_off,
-            unexpected,
-            repeated: tally.repeated,
-            out_of_order: tally.out_of_order,
-            offsets_back: tally.offsets_back,
-            malformed: tally.malformed,
-            gaps: tally.gaps,
-            gap_messages: tally.gap_messages,
-            per_second,
         }
     }
 }
@@ -292,24 +258,33 @@ fn problems(
     options: &Quick,
     connections: &Connections,
     delivery: &Delivery,
+    trickle: Option<&Trickle>,
     publish: &Publish,
 ) -> Vec<String> {
-    let counts = [
+    let told = |(count, what): (u64, &str)| (count > 0).then(|| format!("{count} {what}"));
+    let connecting = [
         (connections.asked - connections.connected, "subscribers did not connect"),
         (connections.disconnected, "subscribers were disconnected"),
-        (delivery.lost, "messages lost"),
-        (delivery.repeated, "messages repeated"),
-        (delivery.out_of_order, "messages out of order"),
-        (delivery.offsets_back, "offsets not above the one before"),
-        (delivery.malformed, "frames malformed"),
     ];
-    let found = counts.into_iter().filter(|(count, _)| *count > 0);
-    let mut problems: Vec<_> = found.map(|(count, what)| format!("{count} {what}")).collect();
+    let conflating = options.conflating;
+    let mut problems: Vec<_> =
+        connecting.into_iter().chain(delivery.faults(conflating)).filter_map(told).collect();
+    let slow = trickle.map_or_else(Vec::new, |trickle| trickle.faults(conflating));
+    problems.extend(slow.into_iter().filter_map(told).map(|told| format!("of those who trickle: {told}")));
     // A run that delivered nothing because nothing was accepted has shown nothing.
     if options.rate > 0.0 && publish.acknowledged == 0 {
         problems.push("no message was acknowledged".to_owned());
     }
     problems
+}
+
+/// Why subscribers could not subscribe, whatever their pace.
+pub(crate) fn failures(tallies: &ByPace<Tally>) -> BTreeMap<String, u64> {
+    let mut failures = BTreeMap::new();
+    for (label, count) in tallies.iter().flat_map(|tally| &tally.failures) {
+        *failures.entry(label.clone()).or_default() += count;
+    }
+    failures
 }
 
 fn per(amount: f64, count: f64) -> Option<f64> {
@@ -319,17 +294,22 @@ fn per(amount: f64, count: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recorder::Outcome;
 
-    fn findings(acknowledged: &[u64], unique: &[(usize, u64)]) -> Findings {
-        let mut published = Published::new(acknowledged.len());
-        published.acknowledged = acknowledged.to_vec();
-        let mut connected = vec![0; acknowledged.len()];
-        unique.iter().for_each(|&(topic, _)| connected[topic] += 1);
+    /// Ten messages of one topic, of which each of the subscribers received `unique` up to the newest.
+    fn findings(full: &[u64], trickle: &[u64]) -> Findings {
+        let mut published = Published::new(1);
+        (published.acknowledged[0], published.newest[0]) = (10, 10);
+        let mut tallies = ByPace::new(Tally::new);
+        let outcomes = |unique: &[u64]| {
+            unique.iter().map(|&unique| Outcome { topic: 0, unique, next: 10 }).collect::<Vec<_>>()
+        };
+        tallies.full.outcomes = outcomes(full);
+        tallies.trickle.outcomes = outcomes(trickle);
         Findings {
-            connected,
+            connected: (full.len() + trickle.len()) as u64,
             connect_seconds: 0.1,
-            tally: Tally::new(),
-            unique: unique.to_vec(),
+            tallies,
             published,
             edges: None,
             window_seconds: 0.0,
@@ -341,56 +321,57 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_acknowledged_messages_times_subscribers_of_each_topic() {
-        let check = |acknowledged: &[u64], unique: &[(usize, u64)], expect: (u64, u64, u64, u64)| {
-            let delivery = Delivery::new(&findings(acknowledged, unique), 0.0);
-            let found = (delivery.expected, delivery.delivered, delivery.lost, delivery.unexpected);
-            assert_eq!(found, expect);
-            assert_eq!(delivery.delivered + delivery.lost, delivery.expected + delivery.unexpected);
-        };
-        check(&[10, 5], &[(0, 10), (0, 10), (1, 5)], (25, 25, 0, 0));
-        check(&[10, 5], &[(0, 10), (0, 7), (1, 0)], (25, 17, 8, 0));
-        check(&[10, 5], &[(0, 11), (0, 9), (1, 5)], (25, 25, 1, 1));
-        check(&[3], &[], (0, 0, 0, 0));
-    }
-
-    #[test]
     fn a_run_passes_only_if_nothing_went_wrong() {
-        let options = |rate| {
+        let options = |flags: &str| {
             use clap::Parser as _;
-            let flags = format!("fanfare-load quick --subscribers 2 --rate {rate}");
+            let flags = format!("fanfare-load quick {flags}");
             match crate::args::Args::try_parse_from(flags.split(' ')).unwrap().command {
                 crate::args::Command::Quick(options) => options,
                 crate::args::Command::Floor(_) => panic!("quick was asked for"),
             }
         };
-        let check = |rate, change: &dyn Fn(&mut Findings), problems: &[&str]| {
-            let mut findings = findings(&[10], &[(0, 10), (0, 10)]);
+        let check = |flags, change: &dyn Fn(&mut Findings), problems: &[&str]| {
+            let options = options(flags);
+            let mut findings = findings(&[10, 10], if options.trickle > 0 { &[4] } else { &[] });
             change(&mut findings);
-            let report = Report::new(&options(rate), &findings);
+            let report = Report::new(&options, &findings);
             assert_eq!(report.problems, problems);
             assert_eq!(report.passed, problems.is_empty());
             assert_eq!(report.text().contains("raise --drain"), findings.cut_off);
             assert!(report.text().contains(if report.passed { "passed" } else { "FAILED" }));
         };
-        check(50, &|_| {}, &[]);
-        check(50, &|findings| findings.unique[1].1 = 9, &["1 messages lost"]);
-        check(50, &|findings| findings.tally.repeated = 3, &["3 messages repeated"]);
-        check(50, &|findings| findings.connected[0] = 1, &["1 subscribers did not connect"]);
+        let plain = "--subscribers 2";
+        check(plain, &|_| {}, &[]);
+        check(plain, &|findings| findings.tallies.full.outcomes[1].unique = 9, &["1 messages lost"]);
+        check(plain, &|findings| findings.tallies.full.repeated = 3, &["3 messages repeated"]);
+        check(plain, &|findings| findings.connected = 1, &["1 subscribers did not connect"]);
+        let jump = |findings: &mut Findings| findings.tallies.full.unannounced = 1;
+        check(plain, &jump, &["1 messages missing without a gap"]);
+        check("--subscribers 2 --conflating", &jump, &[]);
         let disconnect = |findings: &mut Findings| {
-            findings.tally.disconnects.insert("4101".to_owned(), 2);
+            findings.tallies.full.disconnects.insert("4101".to_owned(), 2);
         };
-        check(50, &disconnect, &["2 subscribers were disconnected"]);
+        check(plain, &disconnect, &["2 subscribers were disconnected"]);
         let refuse = |findings: &mut Findings| {
-            findings.published.acknowledged[0] = 0;
-            findings.unique.iter_mut().for_each(|(_, unique)| *unique = 0);
+            (findings.published.acknowledged[0], findings.published.newest[0]) = (0, 0);
+            findings.tallies.full.outcomes.iter_mut().for_each(|outcome| outcome.unique = 0);
         };
-        check(50, &refuse, &["no message was acknowledged"]);
+        check(plain, &refuse, &["no message was acknowledged"]);
         let cut = |findings: &mut Findings| {
             findings.cut_off = true;
-            findings.unique[0].1 = 4;
+            findings.tallies.full.outcomes[0].unique = 4;
         };
-        check(50, &cut, &["6 messages lost"]);
-        check(0, &refuse, &[]);
+        check(plain, &cut, &["6 messages lost"]);
+        check("--subscribers 2 --rate 0", &refuse, &[]);
+        let (strict, conflating) =
+            ("--subscribers 3 --trickle 1", "--subscribers 3 --trickle 1 --conflating");
+        check(strict, &|_| {}, &["of those who trickle: 6 messages lost"]);
+        check(conflating, &|_| {}, &[]);
+        let behind = |findings: &mut Findings| findings.tallies.trickle.outcomes[0].next = 9;
+        let problems = [
+            "of those who trickle: 1 messages lost",
+            "of those who trickle: 1 did not end on the newest message",
+        ];
+        check(conflating, &behind, &problems);
     }
 }

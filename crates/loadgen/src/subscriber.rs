@@ -1,28 +1,32 @@
-//! One subscriber: connects, upgrades, subscribes to one topic, and from then on checks what it receives.
+//! One subscriber: connects, asks for one topic, and from then on checks what it receives.
 //!
 //! It reads no socket itself: the [`Crowd`](crate::crowd::Crowd) does, into a buffer that all share. So at rest it is
-//! a socket, the few bytes of its [`Scanner`] and its [`Track`].
+//! a socket, the few bytes of its [`Incoming`] and its [`Track`].
 //!
 //! # Bounds       at rest below 256 bytes
 
 use std::io::{ErrorKind, Write as _};
 
 use mio::net::TcpStream;
+use serde_json::Value;
 
 use crate::args::Format;
 use crate::crowd::Scene;
 use crate::http::{self, Parsed};
+use crate::incoming::{Incoming, Item};
+use crate::pace::Pace;
 use crate::payload::{Native, Stamp};
-use crate::recorder::{Recorder, Track};
-use crate::scanner::{Frame, Scanner};
-use crate::websocket::{BINARY, CLOSE, KEY, PING, PONG, TEXT, masked_frame};
+use crate::recorder::{Outcome, Recorder, Track};
+use crate::request;
+use crate::websocket::{CLOSE, PONG, TEXT, masked_frame};
 
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     socket: TcpStream,
     topic: usize,
+    pace: Pace,
     phase: Phase,
-    scanner: Scanner,
+    incoming: Incoming,
     track: Track,
 }
 
@@ -30,8 +34,8 @@ pub(crate) struct Subscriber {
 enum Phase {
     Connecting,
     /// The request is sent; holds a head that came in pieces.
-    Upgrading(Vec<u8>),
-    /// The subscribe command is sent.
+    Asking(Vec<u8>),
+    /// The subscribe command is sent, or the request has said it all; the acknowledgement is not there.
     Subscribing,
     Subscribed,
 }
@@ -40,6 +44,7 @@ enum Phase {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     Closed(Option<u16>),
+    LastChunk,
     EndOfStream,
     Socket(ErrorKind),
     Refused(u16),
@@ -50,8 +55,9 @@ pub(crate) enum Ended {
 
 impl Subscriber {
     /// A subscriber of `topic` whose connection is being made.
-    pub(crate) fn connecting(socket: TcpStream, topic: usize) -> Self {
-        Self { socket, topic, phase: Phase::Connecting, scanner: Scanner::default(), track: Track::default() }
+    pub(crate) fn connecting(socket: TcpStream, topic: usize, pace: Pace, format: Format) -> Self {
+        let incoming = Incoming::new(format);
+        Self { socket, topic, pace, phase: Phase::Connecting, incoming, track: Track::default() }
     }
 
     pub(crate) fn socket(&mut self) -> &mut TcpStream {
@@ -62,9 +68,13 @@ impl Subscriber {
         self.topic
     }
 
-    /// Its topic, and how many different messages it received.
-    pub(crate) fn received(&self) -> (usize, u64) {
-        (self.topic, self.track.unique())
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// What it received.
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.track.outcome(self.topic)
     }
 
     /// It is subscribed, and what is published now must reach it.
@@ -85,27 +95,17 @@ impl Subscriber {
             Err(error) => return Err(Ended::Socket(error.kind())),
             Ok(_) => {}
         }
-        let path = match scene.format {
-            Format::Raw => format!("/topics/{}?from=live", scene.topics[self.topic]),
-            Format::Json => "/ws".to_owned(),
-        };
-        let protocol = match scene.format {
-            Format::Raw => "",
-            Format::Json => "Sec-WebSocket-Protocol: fanfare.v1.json\r\n",
-        };
-        let host = &scene.authority;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{protocol}\r\n"
-        );
-        self.phase = Phase::Upgrading(Vec::new());
+        let request = request::request(scene.format, &scene.topics[self.topic], &scene.authority);
+        self.phase = Phase::Asking(Vec::new());
         self.write(request.as_bytes())
     }
 
-    /// Says that it leaves.
-    pub(crate) fn close(&mut self) {
-        // The server may be gone already; then there is nobody to tell.
-        let _ = self.write(&masked_frame(CLOSE, &1000_u16.to_be_bytes()));
+    /// Says that it leaves, where there is a way to say it.
+    pub(crate) fn close(&mut self, format: Format) {
+        if format.is_websocket() {
+            // The server may be gone already; then there is nobody to tell.
+            let _ = self.write(&masked_frame(CLOSE, &1000_u16.to_be_bytes()));
+        }
     }
 
     /// Writes a few bytes into an empty socket; one that doesn't take them is broken.
@@ -126,47 +126,37 @@ impl Subscriber {
         accept: &str,
         recorder: &mut Recorder,
     ) -> Result<(), Ended> {
-        let Phase::Upgrading(pieces) = &mut self.phase else {
+        let Phase::Asking(pieces) = &mut self.phase else {
             return self.scan(received, now_ns, scene, recorder);
         };
         pieces.extend_from_slice(received);
         let pieces = std::mem::take(pieces);
         match http::head(&pieces) {
             Parsed::Partial => {
-                self.phase = Phase::Upgrading(pieces);
+                self.phase = Phase::Asking(pieces);
                 Ok(())
             }
             Parsed::Malformed(why) => Err(Ended::Violation(why)),
             Parsed::Whole(head, length) => {
-                match http::status(head) {
-                    Some(101) => {}
-                    Some(status) => return Err(Ended::Refused(status)),
-                    None => return Err(Ended::Violation("no status line")),
-                }
-                if http::header(head, "sec-websocket-accept") != Some(accept) {
-                    return Err(Ended::Violation("a wrong Sec-WebSocket-Accept"));
-                }
-                self.upgraded(scene)?;
+                request::check(scene.format, head, accept)?;
+                self.answered(scene)?;
                 self.scan(&pieces[length..], now_ns, scene, recorder)
             }
         }
     }
 
-    fn upgraded(&mut self, scene: &Scene) -> Result<(), Ended> {
-        match scene.format {
-            Format::Raw => {
-                self.phase = Phase::Subscribed;
-                Ok(())
-            }
-            Format::Json => {
-                self.phase = Phase::Subscribing;
-                let topic = &scene.topics[self.topic];
-                let command = format!(
-                    r#"{{"type":"subscribe","id":1,"topics":[{{"topic":"{topic}","from":"live"}}]}}"#
-                );
-                self.write(&masked_frame(TEXT, command.as_bytes()))
-            }
+    fn answered(&mut self, scene: &Scene) -> Result<(), Ended> {
+        self.phase = match scene.format {
+            Format::Raw | Format::Sse | Format::Ndjson => Phase::Subscribed,
+            Format::Json | Format::Events => Phase::Subscribing,
+        };
+        if scene.format == Format::Json {
+            let topic = &scene.topics[self.topic];
+            let command =
+                format!(r#"{{"type":"subscribe","id":1,"topics":[{{"topic":"{topic}","from":"live"}}]}}"#);
+            self.write(&masked_frame(TEXT, command.as_bytes()))?;
         }
+        Ok(())
     }
 
     fn scan(
@@ -176,25 +166,29 @@ impl Subscriber {
         scene: &Scene,
         recorder: &mut Recorder,
     ) -> Result<(), Ended> {
-        while let Some(frame) =
-            self.scanner.next(&mut input).map_err(|violation| Ended::Violation(violation.0))?
+        while let Some(item) =
+            self.incoming.next(&mut input).map_err(|violation| Ended::Violation(violation.0))?
         {
-            match frame.opcode {
-                TEXT | BINARY => match scene.format {
-                    Format::Raw => self.payload(&frame.bytes, frame.length, now_ns, scene, recorder),
-                    Format::Json => self.native(&frame, now_ns, scene, recorder)?,
-                },
-                PING => {
-                    // A socket that takes no pong is one the server will close; that is then counted.
-                    let _ = self.write(&masked_frame(PONG, &frame.bytes));
+            match item {
+                Item::Payload { offset, length, bytes } => {
+                    if let Some(offset) = offset {
+                        recorder.offset(&mut self.track, offset);
+                    }
+                    self.payload(&bytes, length, now_ns, scene, recorder);
                 }
-                CLOSE => {
-                    let code = frame.bytes.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
-                    let _ = self.write(&masked_frame(CLOSE, frame.bytes.get(..2).unwrap_or_default()));
+                Item::Native { length, bytes } => self.native(&bytes, length, now_ns, scene, recorder)?,
+                Item::Control(kind, bytes) => self.control(Some(kind), &bytes, recorder)?,
+                Item::Malformed => recorder.tally.malformed += 1,
+                Item::Ping(bytes) => {
+                    // A socket that takes no pong is one the server will close; that is then counted.
+                    let _ = self.write(&masked_frame(PONG, &bytes));
+                }
+                Item::Close(code) => {
+                    let echo = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
+                    let _ = self.write(&masked_frame(CLOSE, &echo));
                     return Err(Ended::Closed(code));
                 }
-                PONG => {}
-                _ => return Err(Ended::Violation("an unknown opcode")),
+                Item::Last => return Err(Ended::LastChunk),
             }
         }
         Ok(())
@@ -211,31 +205,33 @@ impl Subscriber {
 
     fn native(
         &mut self,
-        frame: &Frame<'_>,
+        bytes: &[u8],
+        length: u64,
         now_ns: u64,
         scene: &Scene,
         recorder: &mut Recorder,
     ) -> Result<(), Ended> {
-        let Some(message) = Native::read(&frame.bytes) else {
-            return self.control(frame, recorder);
+        let Some(message) = Native::read(bytes) else {
+            return self.control(None, bytes, recorder);
         };
         if message.topic != scene.topics[self.topic].as_bytes() {
             recorder.tally.malformed += 1;
             return Ok(());
         }
         recorder.offset(&mut self.track, message.offset);
-        let envelope = frame.bytes.len() - message.data.len() + 1;
-        self.payload(message.data, frame.length - envelope as u64, now_ns, scene, recorder);
+        let envelope = bytes.len() - message.data.len() + 1;
+        self.payload(message.data, length - envelope as u64, now_ns, scene, recorder);
         Ok(())
     }
 
-    /// A frame with a `type`. Those that say nothing of use here are passed over, as every client should.
-    fn control(&mut self, frame: &Frame<'_>, recorder: &mut Recorder) -> Result<(), Ended> {
-        let Ok(control) = serde_json::from_slice::<serde_json::Value>(&frame.bytes) else {
+    /// A control object; `kind` where it does not say it itself in `type`. Those that say nothing of use here are passed
+    /// over, as every client should.
+    fn control(&mut self, kind: Option<&str>, bytes: &[u8], recorder: &mut Recorder) -> Result<(), Ended> {
+        let Ok(control) = serde_json::from_slice::<Value>(bytes) else {
             recorder.tally.malformed += 1;
             return Ok(());
         };
-        match (control["type"].as_str(), &self.phase) {
+        match (kind.or_else(|| control["type"].as_str()), &self.phase) {
             (None, _) => recorder.tally.malformed += 1,
             (Some("subscribed"), Phase::Subscribing) => {
                 match control["topics"][0]["error"]["code"].as_str() {
@@ -248,7 +244,7 @@ impl Subscriber {
             }
             (Some("gap"), _) => {
                 let end = |name: &str| control[name].as_u64().unwrap_or(0);
-                recorder.gap(end("from"), end("to"));
+                recorder.gap(&mut self.track, end("from"), end("to"));
             }
             _ => {}
         }
@@ -262,6 +258,7 @@ impl Ended {
         match self {
             Self::Closed(Some(code)) => code.to_string(),
             Self::Closed(None) => "close without code".to_owned(),
+            Self::LastChunk => "last chunk".to_owned(),
             Self::EndOfStream => "end of stream".to_owned(),
             Self::Socket(kind) => kind.to_string(),
             Self::Refused(status) => format!("status {status}"),
@@ -279,5 +276,6 @@ mod tests {
     #[test]
     fn a_subscriber_at_rest_is_small() {
         assert!(size_of::<Subscriber>() <= 256, "{} bytes", size_of::<Subscriber>());
+        assert!(size_of::<Incoming>() <= 128, "{} bytes", size_of::<Incoming>());
     }
 }

@@ -115,46 +115,126 @@ fn native_subscribers_wait_for_their_ack_and_answer_pings() {
 }
 
 #[test]
+fn streams_of_events_and_lines_reach_every_subscriber() {
+    let check = |format: &str| {
+        let peer = Peer::start(Mistake::Nothing);
+        let flags = format!("--subscribers 9 --topics 2 --threads 2 --payload 1500 --format {format}");
+        let (code, report) = report(&format!("http://{}", peer.address), &flags);
+        assert_eq!(code, 0, "{report:#}");
+        assert_eq!(report["delivery"]["expected"], 60 * 5 + 60 * 4);
+        assert_eq!(report["delivery"]["delivered"], 60 * 5 + 60 * 4);
+        assert_eq!(report["latency_us"]["count"], 50 * 5 + 50 * 4);
+    };
+    thread::scope(|scope| {
+        ["sse", "ndjson", "events"].iter().for_each(|format| drop(scope.spawn(|| check(format))));
+    });
+}
+
+/// 20 messages.
+const MISTAKEN: &str = "--rate 100 --warmup 0s --duration 200ms --drain 300ms --json";
+
+#[test]
 fn every_mistake_of_a_server_is_noticed() {
     const SUBSCRIBERS: u64 = 3;
-    let check = |mistake, counts: &[(&str, &str, u64); 2]| {
+    let check = |mistake, format, counts: &[(&str, &str, u64); 3]| {
         let peer = Peer::start(mistake);
         // What never comes is waited for in vain.
-        let flags =
-            "--subscribers 3 --format json --rate 100 --warmup 0s --duration 200ms --drain 300ms --json";
-        let output = quick(&format!("http://{}", peer.address), flags);
+        let flags = format!("--subscribers 3 --format {format} {MISTAKEN}");
+        let output = quick(&format!("http://{}", peer.address), &flags);
         assert_eq!(output.status.code(), Some(1), "{mistake:?}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         for (section, name, expect) in counts {
-            assert_eq!(report[section][name], *expect, "{mistake:?}: {name} in {report:#}");
+            assert_eq!(report[section][name], *expect, "{format}, {mistake:?}: {name} in {report:#}");
         }
     };
     let delivery = |name, expect| ("delivery", name, expect);
+    let lost = |messages| delivery("lost", messages * SUBSCRIBERS);
+    let unannounced = |messages| delivery("unannounced", messages * SUBSCRIBERS);
     let all_disconnected = ("connections", "disconnected", SUBSCRIBERS);
     let rows = [
-        (Mistake::Lose, [delivery("lost", SUBSCRIBERS), delivery("gaps", 0)]),
-        (Mistake::Announce, [delivery("lost", SUBSCRIBERS), delivery("gap_messages", SUBSCRIBERS)]),
-        (Mistake::Repeat, [delivery("lost", 0), delivery("repeated", SUBSCRIBERS)]),
-        (Mistake::Swap, [delivery("lost", 0), delivery("out_of_order", SUBSCRIBERS)]),
-        (Mistake::OffsetBack, [delivery("lost", 0), delivery("offsets_back", SUBSCRIBERS)]),
-        (Mistake::Shorten, [delivery("malformed", SUBSCRIBERS), delivery("lost", SUBSCRIBERS)]),
-        (Mistake::Close, [all_disconnected, delivery("lost", 16 * SUBSCRIBERS)]),
-        (Mistake::Hang, [all_disconnected, delivery("lost", 16 * SUBSCRIBERS)]),
+        (Mistake::Lose, [lost(1), delivery("gaps", 0), unannounced(1)]),
+        (Mistake::Announce, [lost(1), delivery("gap_messages", SUBSCRIBERS), unannounced(0)]),
+        (Mistake::Repeat, [lost(0), delivery("repeated", SUBSCRIBERS), unannounced(0)]),
+        (Mistake::Swap, [lost(0), delivery("out_of_order", SUBSCRIBERS), unannounced(0)]),
+        (Mistake::OffsetBack, [lost(0), delivery("offsets_back", SUBSCRIBERS), unannounced(0)]),
+        (Mistake::Shorten, [lost(1), delivery("malformed", SUBSCRIBERS), unannounced(0)]),
+        (Mistake::Close, [lost(16), all_disconnected, unannounced(0)]),
+        (Mistake::Hang, [lost(16), all_disconnected, unannounced(0)]),
     ];
-    thread::scope(|scope| {
-        rows.iter().for_each(|(mistake, counts)| drop(scope.spawn(|| check(*mistake, counts))));
-    });
+    for format in ["json", "sse", "ndjson", "events"] {
+        thread::scope(|scope| {
+            rows.iter().for_each(|(mistake, counts)| drop(scope.spawn(|| check(*mistake, format, counts))));
+        });
+    }
 }
 
 #[test]
 fn a_disconnect_is_told_by_its_code() {
-    let flags = "--subscribers 2 --format json --rate 50 --warmup 0s --duration 200ms --drain 0s";
-    let text = |mistake| {
-        let output = quick(&format!("http://{}", Peer::start(mistake).address), flags);
+    let text = |format, mistake| {
+        let flags =
+            format!("--subscribers 2 --format {format} --rate 50 --warmup 0s --duration 200ms --drain 0s");
+        let output = quick(&format!("http://{}", Peer::start(mistake).address), &flags);
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(text(Mistake::Close).contains("2: 4101 (2)"));
-    assert!(text(Mistake::Hang).contains("2: end of stream (2)"));
+    assert!(text("json", Mistake::Close).contains("2: 4101 (2)"));
+    assert!(text("json", Mistake::Hang).contains("2: end of stream (2)"));
+    assert!(text("sse", Mistake::Close).contains("2: last chunk (2)"));
+    assert!(text("ndjson", Mistake::Hang).contains("2: end of stream (2)"));
+}
+
+#[test]
+fn stalled_subscribers_are_kept_apart_and_their_closes_are_counted() {
+    let check = |mistake, format, expect: (i32, u64, &str)| {
+        let peer = Peer::start(mistake);
+        let flags =
+            format!("--subscribers 6 --stalled 2 --receive-buffer 65536 --format {format} {MISTAKEN}");
+        let output = quick(&format!("http://{}", peer.address), &flags);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (code, closed, label) = expect;
+        assert_eq!(output.status.code(), Some(code), "{report:#}");
+        assert_eq!(report["connections"]["connected"], 6);
+        assert_eq!(report["delivery"]["expected"], 20 * 4, "{report:#}");
+        assert_eq!(report["stalled"]["connected"], 2);
+        assert_eq!(report["stalled"]["closed_by_server"], closed, "{report:#}");
+        assert_eq!(report["stalled"]["closes"][label].as_u64().unwrap_or(0), closed, "{report:#}");
+        assert_eq!(peer.pongs.load(SeqCst), if format == "json" { 6 } else { 0 });
+    };
+    let rows = [
+        (Mistake::Nothing, "json", (0, 0, "")),
+        (Mistake::Close, "json", (1, 2, "4101")),
+        (Mistake::Close, "sse", (1, 2, "last chunk")),
+        (Mistake::Hang, "ndjson", (1, 2, "end of stream")),
+    ];
+    thread::scope(|scope| {
+        rows.iter().for_each(|row| drop(scope.spawn(|| check(row.0, row.1, row.2))));
+    });
+}
+
+#[test]
+fn who_trickles_reads_at_its_rate_and_is_checked() {
+    let run = |mistake, flags: &str| {
+        let peer = Peer::start(mistake);
+        let flags = format!("--subscribers 5 --trickle 2 --format json {flags} {MISTAKEN}");
+        let output = quick(&format!("http://{}", peer.address), &flags);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), report)
+    };
+    let check = |found: &(i32, Value), code, expect: (u64, u64, u64)| {
+        let trickle = &found.1["trickle"];
+        let count = |name: &str| trickle["delivery"][name].as_u64().unwrap();
+        let counts = (count("lost"), count("conflated"), trickle["ended_on_newest"].as_u64().unwrap());
+        assert_eq!((found.0, counts), (code, expect), "{:#}", found.1);
+        assert_eq!(count("out_of_order") + count("repeated") + count("offsets_back"), 0);
+    };
+    // 20 messages of about 170 bytes each.
+    check(&run(Mistake::Nothing, "--trickle-rate 100000"), 0, (0, 0, 2));
+    check(&run(Mistake::Lose, "--trickle-rate 100000"), 1, (2, 0, 2));
+    check(&run(Mistake::Lose, "--trickle-rate 100000 --conflating"), 0, (0, 2, 2));
+    let slow = run(Mistake::Nothing, "--trickle-rate 2000 --conflating");
+    let bytes = slow.1["trickle"]["delivery"]["delivered"].as_u64().unwrap() * 170 / 2;
+    assert!((200..2_000).contains(&bytes), "about {bytes} bytes in half a second: {:#}", slow.1);
+    assert_eq!((slow.0, &slow.1["trickle"]["ended_on_newest"]), (1, &Value::from(0)));
+    assert_eq!(slow.1["delivery"]["lost"], 0);
 }
 
 #[test]

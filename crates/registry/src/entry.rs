@@ -162,10 +162,16 @@ impl Entry {
         self.is_unused()
     }
 
-    /// Takes over which shards want the topic by pattern.
-    pub(crate) fn set_patterns(&mut self, patterns: ShardSet) {
-        self.patterns = patterns;
-        self.interest = self.direct.union(patterns);
+    /// Notes that `shard` wants the topic by pattern.
+    pub(crate) fn join_pattern(&mut self, shard: usize) {
+        self.patterns.insert(shard);
+        self.interest.insert(shard);
+    }
+
+    /// Notes that `shard` does not want the topic by any pattern.
+    pub(crate) fn leave_pattern(&mut self, shard: usize) {
+        self.patterns.remove(shard);
+        self.interest = self.direct.union(self.patterns);
     }
 
     /// Somebody wants the topic by its name.

@@ -7,11 +7,13 @@
 //! The index's lock puts each topic's appearance and each pattern's change in one order.
 //! - The pattern comes first: the topic takes its interest over as it is put into the index, before anyone can publish
 //!   to it. Nothing of it is in the answer of [`Registry::join_pattern`], and everything of it reaches the inbox.
-//! - The topic comes first: the change finds it, and asks the map for it, which has it when its maker lets go of the map.
-//!   Under the entry's lock the interest is computed anew, and a newcomer's place is read. Messages before are before
-//!   that place, messages behind it reach the inbox.
+//! - The topic comes first: the newcomer finds it, and asks the map for it, which has it when its maker lets go of the
+//!   map. Under one lock of the entry the shard's interest is noted and the newcomer's place is read. Messages before are
+//!   before that place, messages behind it reach the inbox.
 //!
-//! Of two changes to one topic, the one that computes last sees both in the index, whatever their order was.
+//! Whoever comes or goes changes the bit of its own shard alone, so that no shard gets messages of a topic before it has
+//! asked for its place there. A bit goes under the entry's lock if the index has no pattern for it then: a pattern that
+//! came in between is in the index before it notes its bit, so it is seen, or it notes its bit later.
 
 use std::time::Instant;
 
@@ -43,7 +45,7 @@ impl Registry {
             let start = starts(&topic);
             let begin = self.look(&topic, now, |entry| {
                 if matched.changed {
-                    entry.set_patterns(self.index.lock().interest(&topic));
+                    entry.join_pattern(shard);
                 }
                 entry.begin(&start, &self.sequence, now)
             });
@@ -63,7 +65,11 @@ impl Registry {
         loop {
             let mut page = self.index.lock().page(pattern, after.as_ref().map(Topic::as_str), PAGE);
             for topic in &page {
-                self.with(topic, |entry| entry.set_patterns(self.index.lock().interest(topic)));
+                self.with(topic, |entry| {
+                    if !self.index.lock().interest(topic).contains(shard) {
+                        entry.leave_pattern(shard);
+                    }
+                });
             }
             if page.len() < PAGE {
                 return;

@@ -130,3 +130,94 @@ fn touch_if(named: bool, entry: &mut Entry) {
         entry.touch();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_wire::{Draft, Kind};
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use crate::{BatchSize, InboxFull, Inboxes, RegistryLimits, ReplayLimits, Retention, ShardSet};
+
+    const LIMITS: RegistryLimits = RegistryLimits {
+        topics_max: 9,
+        retained_bytes_max: 1 << 20,
+        lanes: 2,
+        wildcard_topics_max: 9,
+        patterns_max: 9,
+    };
+
+    /// Calls something when messages arrive: they are kept by then, and not handed over yet.
+    struct During<F>(F);
+
+    impl<F: Fn()> Inboxes for During<F> {
+        fn reserve(&self, _: ShardSet, _: BatchSize) -> Result<(), InboxFull> {
+            Ok(())
+        }
+
+        fn push(&self, _: ShardSet, _: Vec<Arc<Message>>, _: BatchSize) -> ShardSet {
+            (self.0)();
+            ShardSet::EMPTY
+        }
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn publish(registry: &Registry, lane: usize, name: &str, during: impl Fn()) {
+        let drafts = vec![Draft::new(topic(name), Kind::Text, b"x")];
+        registry.admit(lane, &topic(name), drafts, Instant::now(), &During(during)).unwrap();
+    }
+
+    /// The sequences of the messages, the next cursor, and whether there is a gap.
+    fn poll(registry: &Registry, cursor: Option<u64>) -> (Vec<u64>, u64, bool) {
+        let selection = ["one", "ring", "new"].map(|name| Name::Topic(topic(name)));
+        let epoch = registry.epoch().to_string();
+        let cursor = cursor.map(|sequence| (epoch.as_str(), sequence));
+        let polled = registry.since(&selection, cursor, 9, Instant::now()).unwrap();
+        (polled.messages.iter().map(|message| message.sequence()).collect(), polled.sequence, polled.gap)
+    }
+
+    #[test]
+    fn what_is_behind_the_watermark_is_left_for_the_next_poll() {
+        let registry = Registry::new(LIMITS, |topic| Retention {
+            last_value: true,
+            replay: (topic.as_str() != "one").then_some(ReplayLimits {
+                messages_max: 9,
+                age_max: Duration::from_secs(60),
+                bytes_max: 1 << 20,
+            }),
+        });
+        registry.join(&topic("slow"), 0, &fanfare_wire::command::Start::Live, Instant::now()).unwrap();
+        publish(&registry, 0, "ring", || {});
+        publish(&registry, 0, "one", || {});
+        let polled = RefCell::new(Vec::new());
+        publish(&registry, 0, "slow", || {
+            // The count is at 3 and goes on, the watermark stays at 2.
+            publish(&registry, 1, "ring", || {});
+            publish(&registry, 1, "new", || {});
+            polled.borrow_mut().push(poll(&registry, Some(0)));
+            polled.borrow_mut().push(poll(&registry, Some(1)));
+            polled.borrow_mut().push(poll(&registry, Some(4)));
+            polled.borrow_mut().push(poll(&registry, None));
+            publish(&registry, 1, "one", || {});
+            polled.borrow_mut().push(poll(&registry, Some(2)));
+            polled.borrow_mut().push(poll(&registry, None));
+        });
+        let expect = [
+            (vec![1, 2], 2, false),
+            (vec![2], 2, false),
+            // The place of a message that came, but not of a poll.
+            (vec![1, 2], 2, true),
+            (vec![1, 2], 2, false),
+            (vec![], 2, false),
+            // What `one` was is gone.
+            (vec![1, 6], 2, false),
+        ];
+        assert_eq!(*polled.borrow(), expect);
+        assert_eq!(poll(&registry, Some(2)), (vec![4, 5, 6], 6, false));
+        assert_eq!(poll(&registry, Some(1)), (vec![4, 5, 6], 6, true), "2 is lost");
+    }
+}

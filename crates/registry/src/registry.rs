@@ -529,6 +529,77 @@ mod tests {
         assert_eq!(registry.retained_bytes(), 1 + OVERHEAD);
     }
 
+    /// An inbox that looks at the watermark as messages arrive.
+    struct Watching<'a>(&'a Registry, Cell<bool>);
+
+    impl Inboxes for Watching<'_> {
+        fn reserve(&self, _: ShardSet, _: BatchSize) -> Result<(), InboxFull> {
+            if self.1.get() { Err(InboxFull) } else { Ok(()) }
+        }
+
+        fn push(&self, _: ShardSet, messages: Vec<Arc<Message>>, _: BatchSize) -> ShardSet {
+            assert_eq!(self.0.watermark() + 1, messages[0].sequence(), "they have not been handed over yet");
+            ShardSet::EMPTY
+        }
+    }
+
+    #[test]
+    fn the_watermark_passes_messages_that_are_in_every_inbox() {
+        let registry = registry(9, 1 << 20);
+        let inboxes = Watching(&registry, Cell::new(false));
+        join(&registry, 0, "a");
+        for (lane, full, watermark) in
+            [(0, false, 2), (1, false, 4), (1, true, 4), (0, true, 4), (1, false, 6)]
+        {
+            inboxes.1.set(full);
+            let drafts = drafts("a", &["x", "y"]);
+            let admitted = registry.admit(lane, &topic("a"), drafts, Instant::now(), &inboxes);
+            assert_eq!((admitted.is_err(), registry.watermark()), (full, watermark));
+        }
+        assert_eq!(registry.last(&topic("a"), Instant::now()).unwrap().message.sequence(), 6);
+    }
+
+    #[test]
+    fn a_publish_does_not_ask_the_index() {
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
+        publish(&registry, &shards, "a", &["x"]);
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            let index = registry.index.lock();
+            scope.spawn(|| {
+                publish(&registry, &Shards::default(), "a", &["x"]);
+                answer.send(()).unwrap();
+            });
+            let answered = answered.recv_timeout(Duration::from_secs(10));
+            drop(index);
+            answered.expect("it waits for the index");
+        });
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_last_message() {
+        let (registry, shards, now) = (registry(9, 1 << 20), Shards::default(), Instant::now());
+        let join = |name, now| registry.join(&topic(name), 0, &Start::Last, now).unwrap().age;
+        assert_eq!(join("a", now), None);
+        let info = registry.info(&topic("a"), now).unwrap();
+        assert_eq!((info.age, info.oldest, info.subscribers), (None, None, 1));
+        for name in ["a", "live.a"] {
+            registry.admit(0, &topic(name), drafts(name, &["x"]), now, &shards).unwrap();
+            registry
+                .admit(0, &topic(name), drafts(name, &[]), now + Duration::from_secs(1), &shards)
+                .unwrap();
+            let age = Some(Duration::from_secs(2));
+            assert_eq!(join(name, now + Duration::from_secs(2)), age, "{name}");
+        }
+        let later = now + Duration::from_secs(3);
+        assert_eq!(registry.last(&topic("a"), later).unwrap().age, Duration::from_secs(3));
+        assert_eq!(
+            registry.info(&topic("a"), now - Duration::from_secs(1)).unwrap().age,
+            Some(Duration::ZERO)
+        );
+        assert!(registry.last(&topic("live.a"), later).is_none());
+    }
+
     #[test]
     fn a_batch_of_nothing_changes_nothing() {
         let (registry, shards) = (registry(9, 1 << 20), Shards::default());

@@ -204,6 +204,9 @@ impl Replay {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use fanfare_wire::{Draft, Kind, Topic};
@@ -310,5 +313,51 @@ mod tests {
         check(&since(NODE, 0), EMPTY, (&[], Some(true)));
         check(&since(NODE, 10), 3..=5, (&[5], Some(false)));
         check(&since(EPOCH, 5), 3..=5, (&[5], Some(false)));
+    }
+
+    #[test]
+    fn the_last_value_as_of_a_sequence_is_of_that_time_if_it_is_kept() {
+        fn check(
+            messages_max: usize,
+            offsets: std::ops::RangeInclusive<u64>,
+            through: u64,
+            expect: Option<u64>,
+        ) {
+            let mut replay =
+                Replay::new(Retention { last_value: true, replay: limits(messages_max, 60, 1 << 20) }, 0);
+            offsets.for_each(|offset| replay.keep(&message(offset, 1), Instant::now()));
+            let last = replay.last_through(through).map(|message| message.offset());
+            assert_eq!(last, expect, "of {messages_max} through {through}");
+        }
+        check(9, 1..=5, 9, Some(5));
+        check(9, 1..=5, 3, Some(3));
+        check(9, 1..=5, 0, None);
+        // The value of that time is gone: better a later one than none.
+        check(2, 1..=5, 3, Some(5));
+        check(2, 1..=5, 4, Some(4));
+    }
+
+    /// `FANFARE_SEED=n` runs that seed alone.
+    #[test]
+    fn a_ring_keeps_and_resumes_as_trying_each_message_says() {
+        struct SeedOnPanic(u64);
+        impl Drop for SeedOnPanic {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    eprintln!("to see it again: FANFARE_SEED={}", self.0);
+                }
+            }
+        }
+        let seeds = match std::env::var("FANFARE_SEED") {
+            Ok(seed) => {
+                let seed = seed.parse().unwrap();
+                seed..seed + 1
+            }
+            Err(_) => 0..500,
+        };
+        for seed in seeds {
+            let _name = SeedOnPanic(seed);
+            model::live(seed, Instant::now());
+        }
     }
 }

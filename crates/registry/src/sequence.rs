@@ -165,6 +165,8 @@ mod tests {
                         let count = 1 + turn % 3;
                         let taken = sequence.take(lane, count);
                         let first = taken.first as usize;
+                        // Long enough for a reader that overlooked this to look at what it believes to be handed over.
+                        (0..50).for_each(|_| std::hint::spin_loop());
                         handed[first - 1..first - 1 + count]
                             .iter()
                             .for_each(|handed| handed.store(true, Ordering::Relaxed));
@@ -184,8 +186,9 @@ mod tests {
                     while before < NUMBERS {
                         let watermark = sequence.watermark() as usize;
                         assert!(watermark >= before, "{watermark} after {before}");
-                        for number in before..watermark {
-                            assert!(handed[number].load(Ordering::Relaxed), "{} of {watermark}", number + 1);
+                        for (index, handed) in handed[before..watermark].iter().enumerate().rev() {
+                            let number = before + 1 + index;
+                            assert!(handed.load(Ordering::Relaxed), "{number} of {watermark}");
                         }
                         before = watermark;
                     }

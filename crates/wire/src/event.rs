@@ -78,6 +78,9 @@ pub enum Event<'a> {
         /// Answers a position: whether everything after it follows.
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<bool>,
+        /// Said when a slow reader does not get every message.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        policy: Option<&'a str>,
     },
     /// A topic that is to speak often has fallen silent, or speaks again.
     Status {
@@ -355,11 +358,11 @@ mod tests {
             r#"{"type":"subscribed","topics":[{"topic":"trades.*","matched":14}]}"#,
         );
         check(
-            &Event::Topic { topic: &topic, epoch, offset: 0, recovered: None },
-            r#"{"type":"topic","topic":"x","epoch":"10000000","offset":0}"#,
+            &Event::Topic { topic: &topic, epoch, offset: 0, recovered: None, policy: Some("conflate") },
+            r#"{"type":"topic","topic":"x","epoch":"10000000","offset":0,"policy":"conflate"}"#,
         );
         check(
-            &Event::Topic { topic: &topic, epoch, offset: 7, recovered: Some(true) },
+            &Event::Topic { topic: &topic, epoch, offset: 7, recovered: Some(true), policy: None },
             r#"{"type":"topic","topic":"x","epoch":"10000000","offset":7,"recovered":true}"#,
         );
         check(

@@ -5,4 +5,5 @@
 mod peer;
 mod publish;
 mod raw;
-mod subscribe;
+mod session;
+mod subscription;

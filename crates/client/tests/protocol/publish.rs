@@ -1,8 +1,9 @@
 //! Publishing.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fanfare_client::{Item, Payload, PublishError, Published, PublishedBatch};
+use fanfare_client::{BackOff, Item, Payload, PublishError, Published, PublishedBatch, Publisher};
 use tokio::join;
 
 use crate::peer::{Server, header};
@@ -305,4 +306,98 @@ fn a_publisher_works_on_a_local_runtime_and_moves_between_threads() {
         peer.answer("200 OK", "", PLACE).await;
         assert_eq!(publishing.await.unwrap().unwrap(), place(1043));
     });
+}
+
+const BRISK: BackOff = BackOff { base: Duration::from_millis(1), cap: Duration::from_millis(1) };
+
+/// A publisher that repeats, and a list of why it did.
+fn persistent(server: &Server, patience: Option<Duration>) -> (Publisher, Arc<Mutex<Vec<String>>>) {
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let tell = Arc::clone(&told);
+    let publisher = server.impatient_client().publisher().with_retries(BRISK, patience);
+    (publisher.on_retry(move |error, _| tell.lock().unwrap().push(error.to_string())), told)
+}
+
+#[tokio::test]
+async fn with_retries_a_message_is_sent_until_it_is_answered_always_under_one_key() {
+    let server = Server::bind().await;
+    let (mut publisher, told) = persistent(&server, None);
+    let client = async {
+        assert_eq!(publisher.publish("a", Payload::json(TICK)).await.unwrap(), place(1043));
+        let own_key = Payload::json(TICK).idempotency_key("7f3c");
+        assert_eq!(publisher.publish("a", own_key).await.unwrap(), place(1043));
+    };
+    let ((), keys) = join!(client, async {
+        let mut keys = Vec::new();
+        let mut key_of = |head: &str| keys.push(header(head, "idempotency-key").unwrap().to_owned());
+        // Cut off, silent, busy, broken, at last an answer.
+        let mut peer = server.accept().await;
+        key_of(&peer.request().await.head);
+        drop(peer);
+        let mut silent = server.accept().await;
+        key_of(&silent.request().await.head);
+        assert!(silent.is_closed_by_client().await);
+        let mut peer = server.accept().await;
+        for (status, headers) in [("503 Service Unavailable", "retry-after: 0\r\n"), ("500 Oops", "")] {
+            key_of(&peer.request().await.head);
+            peer.answer(status, headers, "").await;
+        }
+        key_of(&peer.request().await.head);
+        peer.answer("200 OK", "idempotent-replayed: true\r\n", PLACE).await;
+        key_of(&peer.request().await.head);
+        peer.answer("200 OK", "", PLACE).await;
+        keys
+    });
+    assert!(keys[..5].iter().all(|key| *key == keys[0] && key.len() == 32), "{keys:?}");
+    assert_eq!(keys[5], "7f3c");
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(told[1], "no answer within 50ms");
+}
+
+#[tokio::test]
+async fn each_message_has_a_key_of_its_own() {
+    let server = Server::bind().await;
+    let (mut publisher, _) = persistent(&server, None);
+    let items = [Item::new("a", b"1").unwrap(), Item::new("a", b"1").unwrap().idempotency_key("mine")];
+    let (results, bodies) = join!(publisher.publish_many(&items), async {
+        let mut bodies = Vec::new();
+        for status in ["503 Service Unavailable", "200 OK"] {
+            let mut peer = server.accept().await;
+            let request = peer.request().await;
+            assert_eq!(header(&request.head, "idempotency-key"), None);
+            bodies.push(request.body);
+            let results = r#"{"errors":false,"results":[{"topic":"a","epoch":"k3x9","offset":1},{"topic":"a","epoch":"k3x9","offset":2}]}"#;
+            peer.answer(status, "connection: close\r\n", results).await;
+        }
+        bodies
+    });
+    assert_eq!(results.unwrap(), [Ok(place(1)), Ok(place(2))]);
+    assert_eq!(bodies[0], bodies[1]);
+    let (first, second) = bodies[0].split_once('\n').unwrap();
+    assert!(first.starts_with(r#"{"topic":"a","data":1,"id":""#), "{first}");
+    assert_eq!(second, "{\"topic\":\"a\",\"data\":1,\"id\":\"mine\"}\n");
+}
+
+#[tokio::test]
+async fn a_refusal_that_will_not_change_is_not_repeated() {
+    let server = Server::bind().await;
+    let (mut publisher, told) = persistent(&server, None);
+    let (published, ()) = join!(publisher.publish("a", Payload::json("{")), async {
+        let mut peer = server.accept().await;
+        peer.request().await;
+        peer.answer("400 Bad Request", "", r#"{"error":{"code":"bad_request","message":"no"}}"#).await;
+    });
+    assert!(matches!(published, Err(PublishError::Refused(_))), "{published:?}");
+    assert!(told.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn patience_ends_with_the_last_error() {
+    let server = Server::bind().await;
+    let (mut publisher, told) = persistent(&server, Some(Duration::from_millis(20)));
+    drop(server);
+    let error = publisher.publish("a", Payload::json(TICK)).await.unwrap_err();
+    assert!(matches!(error, PublishError::Connect { .. }), "{error:?}");
+    assert!(!told.lock().unwrap().is_empty());
 }

@@ -1,3 +1,5 @@
+//! The shard against a recording sink.
+
 use super::*;
 use crate::outbox::Flushed;
 use crate::pass::{Progress, Report, Sink, Written};
@@ -90,7 +92,7 @@ fn payloads(mut bytes: &[u8]) -> String {
 fn in_short(event: Option<&str>, text: &str) -> String {
     let Ok(serde_json::Value::Object(value)) = serde_json::from_str(text) else { return text.to_owned() };
     let text = |key: &str| value.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
-    match event.or_else(|| value.get("type")?.as_str()) {
+    match event.or_else(|| value.get("type").and_then(|kind| kind.as_str())) {
         Some("gap") => format!("<{}{}-{} {}>", text("topic"), text("from"), text("to"), text("reason")),
         Some("topic") => format!("({} {})", text("topic"), text("offset")),
         Some("status") => format!("({} {})", text("topic"), text("status")),

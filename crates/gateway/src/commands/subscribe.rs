@@ -1,24 +1,25 @@
 //! `fanfare subscribe TOPIC…`: prints messages as they come, and comes back for what it missed.
+//!
+//! Messages go to standard output. What else there is to know is one line of standard error, or with `--json` an object
+//! with `type` among the messages. Whether there is a connection is standard error's business in any case.
 
-use std::collections::HashMap;
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::io::{self, Write};
+use std::thread;
 
 use anyhow::Context;
-use fanfare_client::{
-    Acknowledged, Acknowledgement, Client, Data, Event, Message, Start, SubscribeError, Subscription,
-    TopicRequest,
-};
-use tokio::time::sleep;
+use fanfare_client::{Client, Data, Event, Message, Start, Status, Subscription, TopicRequest};
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
+use tokio::runtime::{Builder, Runtime};
 
-use super::BackOff;
+use super::{Interrupts, say};
 
 /// What to listen to, and how to print it.
 #[derive(Debug)]
 pub struct Subscribe {
     /// The gateway, `http://host:port`.
     pub url: String,
-    /// At least one.
+    /// Topics and wildcards, at least one.
     pub topics: Vec<String>,
     /// Where to begin.
     pub start: Start,
@@ -26,162 +27,148 @@ pub struct Subscribe {
     pub json: bool,
 }
 
-/// A connection that lasted so long ends a row of failures.
-const STABLE_AFTER: Duration = Duration::from_secs(30);
-
-/// Prints until standard output is closed or the gateway says stop.
+/// Prints until standard output is closed, a signal ends it, or the gateway says stop.
 pub fn run(subscribe: &Subscribe) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = Client::new(&subscribe.url).context("--url")?;
-        let mut places = Places::default();
-        let mut back_off = BackOff::default();
-        loop {
-            let began = Instant::now();
-            let end = match client.subscribe(places.requests(subscribe)).await {
-                Ok(mut subscription) => listen(&mut subscription, subscribe, &mut places).await,
-                Err(error) => refused(error),
-            };
-            let (why, advised) = match end {
-                End::OutputClosed => return Ok(()),
-                End::Final(error) => return Err(error),
-                End::Again(why, advised) => (why, advised),
-            };
-            if began.elapsed() >= STABLE_AFTER {
-                back_off.reset();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let client = Client::new(&subscribe.url).context("--url")?;
+    end_on_interrupt(Builder::new_current_thread().enable_all().build()?)?;
+    let requests = subscribe.topics.iter().map(|topic| TopicRequest::new(topic).start(subscribe.start));
+    runtime.block_on(print_all(client.subscribe(requests), subscribe))
+}
+
+/// Ends the process, quietly, at a signal or when nobody reads its output any more. On a thread of its own: printing
+/// blocks for as long as the reader likes.
+fn end_on_interrupt(runtime: Runtime) -> io::Result<()> {
+    let mut interrupts = {
+        let _within = runtime.enter();
+        Interrupts::new()?
+    };
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = interrupts.next() => {}
+                () = output_closed() => {}
             }
-            let pause = back_off.next(advised);
-            eprintln!("fanfare: {why}; again in {:.1} s", pause.as_secs_f64());
-            sleep(pause).await;
+        });
+        std::process::exit(0);
+    });
+    Ok(())
+}
+
+/// Waits until the reader of standard output is gone, if that is a pipe; else for ever.
+async fn output_closed() {
+    // By its path, the pipe is opened once more: tokio makes what it watches non-blocking, which is not for our output.
+    let Ok(output) = pipe::OpenOptions::new().open_sender("/proc/self/fd/1") else {
+        return std::future::pending().await;
+    };
+    if output.ready(Interest::ERROR).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn print_all(mut subscription: Subscription, subscribe: &Subscribe) -> anyhow::Result<()> {
+    // With one topic everybody knows which.
+    let names_topic = subscribe.topics.len() > 1 || subscribe.topics[0].contains(['*', '>']);
+    loop {
+        let event = subscription.next().await?;
+        let json = if subscribe.json { event.to_json() } else { None };
+        let printed = match (json, &event) {
+            (Some(json), _) => print_line(&[&json]),
+            (None, Event::Message(message)) => print(message, names_topic),
+            (None, event) => {
+                describe(event).iter().for_each(|line| say(line));
+                Ok(())
+            }
+        };
+        if printed.is_err() {
+            // Nobody reads.
+            return Ok(());
         }
+    }
+}
+
+/// A line for people; `None`: not worth one.
+fn describe(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Gap { topic, from, to, reason, .. } if from == to => {
+            format!("{topic}: message {from} is lost ({reason})")
+        }
+        Event::Gap { topic, from, to, reason, .. } => {
+            format!("{topic}: messages {from} to {to} are lost ({reason})")
+        }
+        Event::Reset { topic, .. } => {
+            format!("{topic}: begins anew; messages since the last one are not kept any more")
+        }
+        Event::Status { topic, status: Status::Stale, age } => {
+            format!("{topic}: stale, the last message was {:.1} s ago", age.as_secs_f64())
+        }
+        Event::Status { topic, status: Status::Live, .. } => format!("{topic}: live again"),
+        Event::Refused { topic, refusal } => format!("{topic}: {refusal}"),
+        Event::Error(refusal) => format!("the gateway says: {refusal}"),
+        Event::Disconnected { reason, retry_in } => {
+            format!("{reason}; again in {:.1} s", retry_in.as_secs_f64())
+        }
+        _ => return None,
     })
 }
 
-/// How a connection ended.
-enum End {
-    /// Nobody reads what is printed.
-    OutputClosed,
-    /// It is of no use to come back.
-    Final(anyhow::Error),
-    /// Come back, after the pause that the server asked for if it did.
-    Again(String, Option<Duration>),
+fn print(message: &Message, names_topic: bool) -> io::Result<()> {
+    let text;
+    let payload: &[u8] = match &message.data {
+        Data::Json(json) => match serde_json::from_slice::<String>(json) {
+            // What was posted as text.
+            Ok(posted) => {
+                text = posted;
+                text.as_bytes()
+            }
+            Err(_) => json,
+        },
+        Data::Binary(bytes) => bytes,
+    };
+    if names_topic { print_line(&[message.topic.as_bytes(), b"\t", payload]) } else { print_line(&[payload]) }
 }
 
-fn refused(error: SubscribeError) -> End {
-    match &error {
-        SubscribeError::Topics(_) => End::Final(error.into()),
-        SubscribeError::Refused(refusal) if (400..500).contains(&refusal.status) && refusal.status != 429 => {
-            End::Final(error.into())
-        }
-        SubscribeError::Refused(refusal) => End::Again(error.to_string(), refusal.retry_after),
-        _ => End::Again(error.to_string(), None),
+fn print_line(parts: &[&[u8]]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for part in parts {
+        out.write_all(part)?;
     }
-}
-
-async fn listen(subscription: &mut Subscription, subscribe: &Subscribe, places: &mut Places) -> End {
-    places.acknowledge(subscription.acknowledgements());
-    let mut advised = None;
-    loop {
-        let printed = match subscription.next().await {
-            Ok(Event::Message(message)) => {
-                places.reached(&message);
-                print(&message, subscribe)
-            }
-            Ok(Event::Gap { topic, from, to, reason, .. }) => {
-                eprintln!("fanfare: messages {from} to {to} of {topic} are lost ({reason})");
-                Ok(())
-            }
-            Ok(Event::Refused { topic, refusal }) => {
-                eprintln!("fanfare: {topic}: {refusal}");
-                Ok(())
-            }
-            Ok(Event::Bye { retry, .. }) => {
-                advised = retry;
-                Ok(())
-            }
-            Ok(Event::Closed(closed)) => {
-                let why = format!("closed with {} {}", closed.code, closed.reason);
-                return match closed.code {
-                    4500..=4999 | 1002 | 1003 | 1007 | 1009 => End::Final(anyhow::anyhow!(why)),
-                    _ => End::Again(why, advised),
-                };
-            }
-            Ok(_) => Ok(()),
-            Err(error) => return End::Again(error.to_string(), advised),
-        };
-        if printed.is_err() {
-            return End::OutputClosed;
-        }
-    }
-}
-
-/// The last message of each topic that was printed.
-#[derive(Default)]
-struct Places(HashMap<String, (String, u64)>);
-
-impl Places {
-    fn requests(&self, subscribe: &Subscribe) -> Vec<TopicRequest> {
-        let request = |topic: &String| {
-            let request = TopicRequest::new(topic.as_str());
-            match self.0.get(topic) {
-                Some((epoch, offset)) => request.resume(epoch.as_str(), *offset),
-                None => request.start(subscribe.start),
-            }
-        };
-        subscribe.topics.iter().map(request).collect()
-    }
-
-    /// Where each topic stands before its replay; what could not be brought back is said.
-    fn acknowledge(&mut self, acknowledgements: &[Acknowledgement]) {
-        for Acknowledgement { topic, result } in acknowledgements {
-            let Ok(Acknowledged { epoch: Some(epoch), offset: Some(offset), replay, recovered, .. }) = result
-            else {
-                continue;
-            };
-            if *recovered == Some(false) {
-                eprintln!("fanfare: {topic}: messages since the last one are not kept any more");
-            }
-            self.0.insert(topic.clone(), (epoch.clone(), offset.saturating_sub(*replay)));
-        }
-    }
-
-    fn reached(&mut self, message: &Message) {
-        if let Some((_, offset)) = self.0.get_mut(&message.topic) {
-            *offset = message.offset;
-        }
-    }
-}
-
-fn print(message: &Message, subscribe: &Subscribe) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if subscribe.json {
-        let topic = &message.topic;
-        write!(out, r#"{{"topic":"{topic}","offset":{},"#, message.offset)?;
-        if let Some(event) = &message.event {
-            write!(out, r#""event":{},"#, serde_json::Value::from(event.as_str()))?;
-        }
-        match &message.data {
-            Data::Json(json) => {
-                out.write_all(br#""data":"#)?;
-                out.write_all(json)?;
-            }
-            Data::Binary(bytes) => write!(out, r#""bytes":{}"#, bytes.len())?,
-        }
-        out.write_all(b"}\n")?;
-    } else {
-        // With one topic everybody knows which.
-        if subscribe.topics.len() > 1 {
-            write!(out, "{}\t", message.topic)?;
-        }
-        match &message.data {
-            Data::Json(json) => match serde_json::from_slice::<String>(json) {
-                // What was posted as text.
-                Ok(text) => out.write_all(text.as_bytes())?,
-                Err(_) => out.write_all(json)?,
-            },
-            Data::Binary(bytes) => out.write_all(bytes)?,
-        }
-        out.write_all(b"\n")?;
-    }
+    out.write_all(b"\n")?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_message_is_one_readable_line() {
+        let gap = |from, to| Event::Gap {
+            topic: "logs.web".into(),
+            epoch: "k3x9".into(),
+            from,
+            to,
+            reason: "slow".into(),
+        };
+        let status = |status| Event::Status { topic: "x".into(), status, age: Duration::from_millis(5210) };
+        for (event, line) in [
+            (gap(4, 5), Some("logs.web: messages 4 to 5 are lost (slow)")),
+            (gap(4, 4), Some("logs.web: message 4 is lost (slow)")),
+            (status(Status::Stale), Some("x: stale, the last message was 5.2 s ago")),
+            (status(Status::Live), Some("x: live again")),
+            (
+                Event::Disconnected {
+                    reason: "closed with 4200".into(),
+                    retry_in: Duration::from_millis(3200),
+                },
+                Some("closed with 4200; again in 3.2 s"),
+            ),
+            (Event::Connected { client: "0-1-7".into() }, None),
+            (Event::Topic { topic: "logs.db".into(), epoch: "k3x9".into(), offset: 0 }, None),
+        ] {
+            assert_eq!(describe(&event).as_deref(), line);
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_fanout::Beginning;
@@ -27,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) format: FormatId,
     /// Topics and wildcards, checked already. Formats of one topic have one.
     pub(crate) wanted: Vec<Wanted<'static>>,
+    /// An event now and then, for clients that cannot see comments.
+    pub(crate) heartbeat: Option<Duration>,
 }
 
 /// Runs a stream to its end.
@@ -36,6 +39,9 @@ pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request,
         FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
         _ => open_one(&worker, &connection, &request.wanted),
     };
+    if let Some(interval) = request.heartbeat {
+        worker.liveness.borrow_mut().beat(interval, connection.id);
+    }
     if let Err(reason) = opened {
         worker.close(&connection, reason);
     }
@@ -97,7 +103,7 @@ fn head(format: FormatId) -> Vec<u8> {
     };
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache, no-transform\r\n\
-         x-accel-buffering: no\r\naccess-control-allow-origin: *\r\ntransfer-encoding: chunked\r\n\r\n"
+         x-accel-buffering: no\r\naccess-control-allow-origin: *\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     );
     [head.as_bytes(), &chunk::chunk(first)].concat()
 }

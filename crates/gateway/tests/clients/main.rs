@@ -13,7 +13,12 @@
 mod support;
 
 mod autobahn;
+mod browser;
+mod events;
+mod fronts;
 mod script;
+mod stage;
+mod streams;
 mod tools;
 
 use std::process::{Command, ExitCode};
@@ -24,23 +29,35 @@ use script::Script;
 use support::Gateway;
 use tools::{Tool, Unusable};
 
+/// Whether the gateway has `/events`, `/poll`, patterns on `/ws` and `stale_after`.
+const EVENTS: bool = true;
+
 /// Stories wait more than they compute, so more of them run at once than there are cores.
 const STORIES_AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
-    libtest_mimic::run(&arguments, stories()).exit_code()
+    let mut all = stories();
+    if EVENTS {
+        all.extend(stories_of_many_topics());
+    }
+    libtest_mimic::run(&arguments, all).exit_code()
 }
 
 fn stories() -> Vec<Trial> {
-    use Tool::{Chromium, Curl, HaProxy, Node, Python};
+    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, Python};
     // The longest come first.
     vec![
         story("autobahn::behaviour", &[Python], autobahn::behaviour),
         story("autobahn::large_and_many_messages", &[Python], autobahn::large_and_many_messages),
         story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
         story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
+        story("chromium::pages_come_back", &[Node, Chromium], browser::pages_come_back),
+        story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
+        story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
+        story("haproxy::carries_everything", &[Python, HaProxy], fronts::haproxy),
+        story("chromium::fanfare_js", &[Node, Chromium], fanfare_js),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),
@@ -49,8 +66,23 @@ fn stories() -> Vec<Trial> {
         told("aiohttp::subscribes", &[Python], "python/aiohttp_subscribe.py"),
         told("aiohttp::publishes_in_every_shape", &[Python], "python/aiohttp_publish.py"),
         told("tornado::subscribes", &[Python], "python/tornado_subscribe.py"),
+        story("httpx_sse::comes_back_and_is_told_of_gaps", &[Python], streams::httpx_sse),
+        told("httpx_sse::odd_payloads_are_one_event_each", &[Python], "python/payloads.py"),
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
+        told("fanfare_js::alone", &[Node], "node/fanfare_js_alone.mjs"),
+        told("fanfare_js::in_node", &[Node], "node/fanfare_js_node.mjs"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
+        story("curl::reads_streams", &[Curl], streams::curl),
+    ]
+}
+
+fn stories_of_many_topics() -> Vec<Trial> {
+    use Tool::{Chromium, Curl, Node, Python};
+    vec![
+        story("chromium::an_events_page_comes_back", &[Node, Chromium], events::page),
+        story("websockets::wildcards", &[Python], events::wildcards),
+        story("httpx::polls", &[Python], events::polls),
+        story("curl::polls", &[Curl], events::polls_of_curl),
     ]
 }
 
@@ -92,6 +124,12 @@ fn rolling_restart() -> Result<(), Failed> {
 fn demo_page() -> Result<(), Failed> {
     let gateway = Gateway::demo(&[]);
     Script::of(&gateway, "node/demo_page.mjs", &[Tool::Node, Tool::Chromium, Tool::Curl])?.run()
+}
+
+/// The JavaScript client, and a gateway that forgets soon.
+fn fanfare_js() -> Result<(), Failed> {
+    let gateway = Gateway::start(&["--replay-messages", "8"]);
+    Script::of(&gateway, "node/fanfare_js_browser.mjs", &[Tool::Node, Tool::Chromium])?.run()
 }
 
 /// A program by its name, where `cargo test` finds it.

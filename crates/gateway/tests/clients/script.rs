@@ -54,6 +54,19 @@ impl Script {
         Ok(Self { command, log })
     }
 
+    /// What else it finds in its environment.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Which of the script's stories is told, if it has several. Its log is its own.
+    pub(crate) fn told_as(mut self, story: &str) -> Self {
+        let stem = self.log.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.log.set_file_name(format!("{stem}-{story}.log"));
+        self.with("FANFARE_STORY", story)
+    }
+
     /// Runs it to its end. Its output is shown if it failed.
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         run(&mut self.command, &self.log, PATIENCE)

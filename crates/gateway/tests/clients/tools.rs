@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Python and its packages | `python3 -m venv`, `pip install` of python/requirements.txt | `target/clients/python` |
 //! | Node and its packages | `npm install` of [`NODE_PACKAGES`] | `target/clients/node` |
-//! | Chromium, curl, HAProxy | `apt-get install`, if they are missing, by root only | the system |
+//! | Chromium, curl, HAProxy, nginx | `apt-get install`, if they are missing, by root only | the system |
 //!
 //! Without an installer (no `python3`, no `npm`, no `apt-get`, not root) what needs the tool is ignored. An installer that
 //! is there and fails is a failure. What was installed carries a mark that says which versions, and is kept until it
@@ -42,6 +42,7 @@ pub(crate) enum Tool {
     Chromium,
     Curl,
     HaProxy,
+    Nginx,
 }
 
 /// Why a tool cannot be had.
@@ -69,16 +70,17 @@ impl Tool {
             Self::Chromium => "chromium",
             Self::Curl => "curl",
             Self::HaProxy => "haproxy",
+            Self::Nginx => "nginx",
         }
     }
 
     /// The program, installed if need be.
     pub(crate) fn path(self) -> Result<&'static Path, Unusable> {
-        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 5] = [const { OnceLock::new() }; 5];
+        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 6] = [const { OnceLock::new() }; 6];
         let path = PATHS[self as usize].get_or_init(|| match self {
             Self::Python => python(),
             Self::Node => node(),
-            Self::Chromium | Self::Curl | Self::HaProxy => debian(self.name()),
+            Self::Chromium | Self::Curl | Self::HaProxy | Self::Nginx => debian(self.name()),
         });
         path.as_deref().map_err(Clone::clone)
     }

@@ -5,11 +5,14 @@
 pub mod config_file;
 pub mod metrics;
 pub mod peer;
+pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// Waits end here, and the test fails: far more than anything needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,6 +24,8 @@ pub struct Gateway {
     pub address: SocketAddr,
     /// The operators' address.
     pub admin: SocketAddr,
+    /// The command, its flags, and what is in its environment.
+    how: (String, Vec<String>, Vec<(String, String)>),
 }
 
 impl Gateway {
@@ -40,10 +45,17 @@ impl Gateway {
     }
 
     fn start_command(command: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Self::start_on("127.0.0.1:0", (command.to_owned(), args, environment.collect()))
+    }
+
+    fn start_on(listen: &str, how: (String, Vec<String>, Vec<(String, String)>)) -> Self {
+        let (command, args, environment) = &how;
         let mut process = fanfare()
-            .args([command, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
+            .args([command, "--listen", listen, "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(args)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().cloned())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -66,7 +78,20 @@ impl Gateway {
         }
         // Nothing else it prints may block it.
         std::thread::spawn(move || output.read_to_string(&mut String::new()));
-        Self { process, address: address.expect("checked"), admin: admin.expect("checked") }
+        Self { process, address: address.expect("checked"), admin: admin.expect("checked"), how }
+    }
+
+    /// Drains it, and starts another in its place: with the same flags, on the same public address.
+    pub fn restart(&mut self) {
+        // Bound but not listening, this keeps the port from everybody else meanwhile.
+        let place = Socket::new(Domain::for_address(self.address), Type::STREAM, None).expect("a socket");
+        place.set_reuse_address(true).expect("TCP has it");
+        place.set_reuse_port(true).expect("Linux has it");
+        place.bind(&self.address.into()).expect("workers share their port, so we may, too");
+        self.signal("TERM");
+        let status = self.wait();
+        assert!(status.success(), "the drained gateway ended with {status}");
+        *self = Self::start_on(&self.address.to_string(), std::mem::take(&mut self.how));
     }
 
     /// The process id.

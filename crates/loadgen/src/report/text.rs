@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::slow::Trickle;
 use super::{Quantiles, Report};
+use crate::args::Quick;
 
 impl Report {
     /// The report for people.
@@ -15,7 +17,7 @@ impl Report {
         row(
             "run",
             format!(
-                "subscribers {}, topics {}, {} messages/s of {} B, {} to a POST, {} frames, {} s",
+                "subscribers {}, topics {}, {} messages/s of {} B, {} to a POST, {}, {} s",
                 options.subscribers,
                 options.topics,
                 options.rate,
@@ -34,21 +36,16 @@ impl Report {
         }
         row(
             "delivered",
-            format!("{} of {} expected, {:.0}/s", delivery.delivered, delivery.expected, delivery.per_second),
-        );
-        row(
-            "faults",
             format!(
-                "lost {}, repeated {}, out of order {}, unexpected {}, malformed {}, offsets back {}",
-                delivery.lost,
-                delivery.repeated,
-                delivery.out_of_order,
-                delivery.unexpected,
-                delivery.malformed,
-                delivery.offsets_back
+                "{} of {} expected, {:.0}/s",
+                delivery.delivered, delivery.expected, self.delivered_per_second
             ),
         );
-        row("gaps", format!("{} announced, of {} messages", delivery.gaps, delivery.gap_messages));
+        row("faults", delivery.faults_text());
+        row("gaps", delivery.gaps_text());
+        if options.conflating {
+            row("conflated", delivery.conflated.to_string());
+        }
         row(
             "disconnected",
             match connections.disconnected {
@@ -57,6 +54,22 @@ impl Report {
             },
         );
         row("latency", latency.text());
+        if let Some(trickle) = &self.trickle {
+            trickle.rows(options, &mut row);
+        }
+        if let Some(stalled) = &self.stalled {
+            let closes = match stalled.closed_by_server {
+                0 => String::new(),
+                _ => format!(": {}", most_frequent(&stalled.closes)),
+            };
+            row(
+                "stalled",
+                format!(
+                    "{} connected, {} closed by the server{closes}",
+                    stalled.connected, stalled.closed_by_server
+                ),
+            );
+        }
         row(
             "published",
             format!(
@@ -109,7 +122,7 @@ impl Report {
             let reasons = self.generator.bottleneck.join("; ");
             row("verdict", format!("the generator was the bottleneck: these are lower bounds ({reasons})"));
         }
-        if delivery.cut_off {
+        if self.cut_off {
             let advice =
                 "messages were still arriving when it ended: the lost may only be late (raise --drain)";
             row("drain", advice.to_owned());
@@ -122,6 +135,25 @@ impl Report {
             if self.passed { "passed".to_owned() } else { format!("FAILED: {}", self.problems.join(", ")) },
         );
         text
+    }
+}
+
+impl Trickle {
+    fn rows(&self, options: &Quick, row: &mut impl FnMut(&str, String)) {
+        let delivery = &self.delivery;
+        let bytes = options.trickle_rate;
+        row("trickle", format!("{} connected, {bytes} B/s each", self.connected));
+        row("  delivered", format!("{} of {} expected", delivery.delivered, delivery.expected));
+        row("  faults", delivery.faults_text());
+        row("  gaps", delivery.gaps_text());
+        if options.conflating {
+            let ended = format!("ended on the newest: {} of {}", self.ended_on_newest, self.connected);
+            row("  conflated", format!("{}; {ended}", delivery.conflated));
+        }
+        row("  age", self.age_us.text());
+        if !self.disconnects.is_empty() {
+            row("  closed", most_frequent(&self.disconnects));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! A tiny server that speaks the native JSON format and makes one mistake on request: what a checker must notice.
+//! A tiny server that speaks all formats with offsets and makes one mistake on request: what a checker must notice.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -8,6 +9,9 @@ use std::thread;
 
 use base64::Engine as _;
 use sha1::{Digest, Sha1};
+use wire::{Wire, frame};
+
+mod wire;
 
 /// The mistake, made at the fifth message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub(crate) enum Mistake {
     Swap,
     /// Its offset is that of the one before.
     OffsetBack,
-    /// Subscribers are closed with 4101 instead.
+    /// Subscribers are closed with 4101 or the last chunk instead.
     Close,
     /// Subscribers' connections end without a close frame.
     Hang,
@@ -43,9 +47,10 @@ pub(crate) struct Peer {
 
 struct State {
     mistake: Mistake,
-    subscribers: Mutex<Vec<(String, TcpStream)>>,
+    subscribers: Mutex<Vec<(String, Wire, TcpStream)>>,
     count: AtomicU64,
-    offset: AtomicU64,
+    /// The last one of each topic.
+    offsets: Mutex<HashMap<String, u64>>,
     held: Mutex<Option<String>>,
     pongs: Arc<AtomicU64>,
 }
@@ -60,7 +65,7 @@ impl Peer {
             mistake,
             subscribers: Mutex::default(),
             count: AtomicU64::new(0),
-            offset: AtomicU64::new(0),
+            offsets: Mutex::default(),
             held: Mutex::default(),
             pongs: Arc::clone(&pongs),
         });
@@ -81,8 +86,10 @@ impl State {
         let mut reader = BufReader::new(socket);
         let mut writer = socket;
         while let Some(head) = read_head(&mut reader)? {
-            if head.starts_with("GET /ws ") {
-                return self.subscribe(&head, &mut reader, writer);
+            match Wire::asked(&head) {
+                Some(Wire::WebSocket) => return self.subscribe(&head, &mut reader, writer),
+                Some(wire) => return self.stream(wire, &head, &mut reader, writer),
+                None => {}
             }
             let length = value(&head, "Content-Length: ").parse().unwrap();
             let mut body = vec![0; length];
@@ -114,13 +121,7 @@ impl State {
             (command["type"].as_str(), command["topics"][0]["from"].as_str()),
             (Some("subscribe"), Some("live"))
         );
-        let result = match self.mistake {
-            Mistake::Forbid => r#""error":{"code":"forbidden","message":"not allowed"}"#,
-            _ => r#""epoch":"e","offset":0"#,
-        };
-        self.subscribers.lock().unwrap().push((topic.to_owned(), writer.try_clone()?));
-        let ack = format!(r#"{{"type":"subscribed","id":1,"topics":[{{"topic":"{topic}",{result}}}]}}"#);
-        writer.write_all(&frame(0x1, ack.as_bytes()))?;
+        self.join(Wire::WebSocket, topic, writer)?;
         writer.write_all(&frame(0x9, b"are you there"))?;
         loop {
             let (opcode, payload) = read_frame(reader)?;
@@ -131,25 +132,52 @@ impl State {
         }
     }
 
+    /// Answers with the head in two pieces, then waits for the client's end.
+    fn stream(
+        &self,
+        wire: Wire,
+        head: &str,
+        reader: &mut impl Read,
+        mut writer: &TcpStream,
+    ) -> std::io::Result<()> {
+        let target = head.split(' ').nth(1).unwrap();
+        let topic = target.strip_prefix("/topics/").and_then(|rest| rest.strip_suffix("?from=live"));
+        let several =
+            || target.strip_prefix("/events?topic=").and_then(|rest| rest.strip_suffix("&from=live"));
+        let answer = wire.head();
+        writer.write_all(&answer[..50])?;
+        writer.write_all(&answer[50..])?;
+        self.join(wire, topic.or_else(several).unwrap(), writer)?;
+        assert_eq!(reader.read(&mut [0])?, 0, "a stream's client says nothing more");
+        Ok(())
+    }
+
+    fn join(&self, wire: Wire, topic: &str, mut writer: &TcpStream) -> std::io::Result<()> {
+        let result = match self.mistake {
+            Mistake::Forbid => r#""error":{"code":"forbidden","message":"not allowed"}"#,
+            _ => r#""epoch":"e","offset":0"#,
+        };
+        self.subscribers.lock().unwrap().push((topic.to_owned(), wire, writer.try_clone()?));
+        writer.write_all(&wire.subscribed(&format!(r#"{{"topic":"{topic}",{result}}}"#)))
+    }
+
     fn publish(&self, topic: &str, body: &str) -> &'static str {
         let fifth = self.count.fetch_add(1, SeqCst) == 4;
         let mistake = if fifth { self.mistake } else { Mistake::Nothing };
         let accepted = "200 OK";
         match mistake {
             Mistake::Nothing | Mistake::Forbid => self.deliver(topic, body, 1),
-            Mistake::Lose => {}
+            Mistake::Lose => drop(self.next_offset(topic, 1)),
             Mistake::Announce => {
-                let gap = br#"{"type":"gap","topic":"x","epoch":"e","from":5,"to":5,"reason":"slow"}"#;
-                self.write_all(topic, &frame(0x1, gap));
+                let offset = self.next_offset(topic, 1);
+                self.write_all(topic, |wire| wire.gap(offset));
             }
             Mistake::Repeat => (0..2).for_each(|_| self.deliver(topic, body, 1)),
             Mistake::Swap => *self.held.lock().unwrap() = Some(body.to_owned()),
             Mistake::OffsetBack => self.deliver(topic, body, 0),
-            Mistake::Close => {
-                self.write_all(topic, &frame(0x8, &[&4101_u16.to_be_bytes()[..], b"slow"].concat()))
-            }
+            Mistake::Close => self.write_all(topic, Wire::close),
             Mistake::Hang => {
-                for (_, socket) in self.subscribers.lock().unwrap().drain(..) {
+                for (_, _, socket) in self.subscribers.lock().unwrap().drain(..) {
                     socket.shutdown(std::net::Shutdown::Write).unwrap();
                 }
             }
@@ -163,30 +191,25 @@ impl State {
     }
 
     fn deliver(&self, topic: &str, data: &str, step: u64) {
-        let offset = self.offset.fetch_add(step, SeqCst) + step;
-        let message = format!(r#"{{"topic":"{topic}","offset":{offset},"data":{data}}}"#);
-        self.write_all(topic, &frame(0x1, message.as_bytes()));
+        let offset = self.next_offset(topic, step);
+        self.write_all(topic, |wire| wire.message(topic, offset, data));
     }
 
-    fn write_all(&self, topic: &str, bytes: &[u8]) {
-        for (subscribed, socket) in self.subscribers.lock().unwrap().iter_mut() {
+    fn next_offset(&self, topic: &str, step: u64) -> u64 {
+        let mut offsets = self.offsets.lock().unwrap();
+        let offset = offsets.entry(topic.to_owned()).or_default();
+        *offset += step;
+        *offset
+    }
+
+    fn write_all(&self, topic: &str, bytes: impl Fn(Wire) -> Vec<u8>) {
+        for (subscribed, wire, socket) in self.subscribers.lock().unwrap().iter_mut() {
             if subscribed == topic {
                 // One that was closed on purpose takes no more.
-                let _ = socket.write_all(bytes);
+                let _ = socket.write_all(&bytes(*wire));
             }
         }
     }
-}
-
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let mut frame = vec![0x80 | opcode];
-    match length {
-        ..126 => frame.push(length as u8),
-        _ => frame.extend([[126].as_slice(), &length.to_be_bytes()].concat()),
-    }
-    frame.extend(payload);
-    frame
 }
 
 /// Opcode and payload of a masked frame below 126 bytes.

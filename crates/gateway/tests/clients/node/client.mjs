@@ -20,6 +20,13 @@ export function expect(what, actual, expected) {
   throw new Error(what);
 }
 
+/** What is to be done to the wire (`process.env.FANFARE_WIRE`) and to the gateway behind it: see stage.rs. */
+export async function stage(what) {
+  console.log(`stage: ${what}`);
+  const response = await fetch(`${process.env.FANFARE_STAGE}/${what}`, { method: "POST" });
+  expect(`the stage's answer to ${what}`, response.status, 204);
+}
+
 export async function publish(topic, body, type = "application/json") {
   const response = await fetch(`${url}/topics/${topic}`, { method: "POST", body, headers: { "content-type": type } });
   expect(`the status of a publish to ${topic}`, response.status, 200);

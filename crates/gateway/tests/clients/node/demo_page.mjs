@@ -1,27 +1,17 @@
-// The page of `fanfare demo` in Chromium: prices move, a posted price shows as it was posted, and the page says so when
-// the gateway is gone. Leaves pictures in target/artifacts.
+// The page of `fanfare demo` in Chromium: prices move, a posted price shows as it was posted, log lines come, wait and are
+// found, and the page says so when the gateway is gone. Leaves pictures in target/artifacts.
 
 import { execFileSync } from "node:child_process";
 
-import { chromium, expect, until, url } from "./client.mjs";
+import { complaintsOf, withBrowser } from "./browser.mjs";
+import { expect, publish, until, url } from "./client.mjs";
 
 const artifacts = process.env.FANFARE_ARTIFACTS;
 
-const browser = await chromium.launch({
-  executablePath: process.env.FANFARE_CHROMIUM,
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-  ],
-});
-try {
+await withBrowser(async (browser) => {
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
   page.setDefaultTimeout(20_000);
-  const complaints = [];
-  page.on("console", (message) => {
-    if (message.type() === "error" || message.type() === "warning") complaints.push(message.text());
-  });
-  page.on("pageerror", (error) => complaints.push(String(error)));
+  const complaints = complaintsOf(page);
   const hosts = new Set();
   page.on("request", (request) => hosts.add(new URL(request.url()).host));
   page.on("websocket", (socket) => hosts.add(new URL(socket.url()).host));
@@ -61,14 +51,59 @@ try {
   await page.screenshot({ path: `${artifacts}/demo-phone.png` });
   await page.setViewportSize({ width: 1280, height: 900 });
 
+  // The other view: the lines that were before it was opened, and those that come.
+  const lines = page.locator("#lines .line:visible");
+  const distance = () => page.locator("#lines").evaluate((box) => box.scrollHeight - box.clientHeight - box.scrollTop);
+  await page.getByRole("tab", { name: "Market" }).focus();
+  await page.keyboard.press("ArrowRight");
+  expect("the tab that is selected", await page.getByRole("tab", { selected: true }).textContent(), "Log");
+  await page.getByText("Live", { exact: true }).waitFor();
+  await until("lines come", async () => (await lines.count()) > 5);
+  for (let number = 1; number <= 40; number += 1) await publish("logs.web", `a line as text ${number}`, "text/plain");
+  await page.getByText("a line as text 40").waitFor();
+  expect("the newest line is in view", (await distance()) < 24, true);
+
+  await page.locator("#lines").evaluate((box) => { box.scrollTop = 40; });
+  const readAt = () => page.locator("#lines").evaluate((box) => box.scrollTop);
+  await page.getByText(/↓ \d+ new lines?/).waitFor();
+  await publish("logs.db", '{"level":"error","host":"db-9","text":"somebody tripped over the cable"}');
+  await page.getByText("tripped over the cable").waitFor({ state: "attached" });
+  expect("who reads above is left there", await readAt(), 40);
+  await page.getByRole("button", { name: /new line/ }).click();
+  expect("the newest line is in view again", (await distance()) < 24, true);
+
+  await page.getByLabel("Filter lines").fill("CABLE");
+  expect("lines that match", await lines.count(), 1);
+  expect("its level", await lines.getAttribute("class"), "line error");
+  await page.screenshot({ path: `${artifacts}/demo-log-filtered.png` });
+  await page.getByRole("button", { name: "Pause" }).click();
+  await publish("logs.auth", '{"level":"warn","host":"auth-9","text":"another cable"}');
+  await page.getByText(/\d+ new line/).waitFor();
+  expect("lines that match while it is paused", await lines.count(), 1);
+  await page.getByRole("button", { name: "Resume" }).click();
+  await until("the other line that matches", async () => (await lines.count()) === 2);
+  await page.getByLabel("Filter lines").fill("");
+  await page.getByLabel("Filter lines").blur();
+  expect("lines lost", await text("lines-lost"), "0");
+  await page.screenshot({ path: `${artifacts}/demo-log.png` });
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.screenshot({ path: `${artifacts}/demo-log-phone.png` });
+  await page.setViewportSize({ width: 1280, height: 900 });
+
+  // No more than 500 are kept, however many come.
+  await publish("logs.api?split=lines", Array.from({ length: 600 }, (_, index) => `bulk ${index}`).join("\n"), "text/plain");
+  await page.getByText("bulk 599").waitFor();
+  expect("lines that are kept", await page.locator("#lines .line").count(), 500);
+
   expect("what the browser complains of", complaints, []);
   expect("hosts that were asked", [...hosts], [new URL(url).host]);
 
   // From here on the browser may complain: nobody answers.
   process.kill(Number(process.env.FANFARE_PID), "SIGKILL");
   await page.getByText(/^Disconnected/).waitFor();
+  await page.screenshot({ path: `${artifacts}/demo-log-disconnected.png` });
+  await page.getByRole("tab", { name: "Market" }).click();
+  await page.getByText(/^Disconnected/).waitFor();
   await page.screenshot({ path: `${artifacts}/demo-disconnected.png` });
   expect("hosts that were asked to the end", [...hosts], [new URL(url).host]);
-} finally {
-  await browser.close();
-}
+});

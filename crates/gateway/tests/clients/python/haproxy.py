@@ -7,31 +7,14 @@ import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
 import urllib.request
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from processes import free_address, running
 from story import URL as FIRST
 from story import expect, publish, status, tell, until
-
-
-def free_address():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return "127.0.0.1:%d" % listener.getsockname()[1]
-
-
-@contextlib.contextmanager
-def running(command, **environment):
-    process = subprocess.Popen(command, env={**os.environ, **environment})
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def node_of(front):

@@ -9,6 +9,8 @@ import urllib.request
 URL = os.environ["FANFARE_URL"]
 WS = URL.replace("http", "ws", 1)
 ADMIN = os.environ["FANFARE_ADMIN"]
+# Where the story's own wire leads to the gateway, if it has one.
+WIRE = os.environ.get("FANFARE_WIRE")
 PATIENCE = 60
 
 
@@ -27,6 +29,13 @@ async def publish(topic, payload, content_type="application/json", url=URL):
     headers = {"Content-Type": content_type}
     request = urllib.request.Request(f"{url}/topics/{topic}", body, headers, method="POST")
     return json.loads(await asyncio.to_thread(fetch, request))
+
+
+async def stage(what):
+    """Does something to the wire or to the gateway behind it: see stage.rs."""
+    print(f"stage: {what}", flush=True)
+    request = urllib.request.Request(f"{os.environ['FANFARE_STAGE']}/{what}", method="POST")
+    await asyncio.to_thread(fetch, request, PATIENCE)
 
 
 async def until_metric(name, value):
@@ -48,8 +57,8 @@ async def until(what, check):
         await asyncio.sleep(0.05)
 
 
-def fetch(request):
-    with urllib.request.urlopen(request, timeout=10) as response:
+def fetch(request, patience=10):
+    with urllib.request.urlopen(request, timeout=patience) as response:
         return response.read()
 
 
