@@ -15,11 +15,12 @@ use fanfare_fanout::{
     Announce, Beginning, Eviction, Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits,
     SlowPolicy, SubscribeError, SubscriberId, Wish,
 };
+use fanfare_wire::event::Event;
 use fanfare_wire::websocket::OpCode;
 use fanfare_wire::{FormatId, Position, Topic};
 use model::{Follow, Given, NODE, On, Promise, Random, Reader, Seen, Sockets, Tie, Topics, frames};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 700;
 const STEPS: usize = 400;
 const CLIENTS_MAX: usize = 12;
 /// So many messages of a topic are retained.
@@ -618,7 +619,18 @@ impl World {
     fn answer(&mut self) {
         let Some(client) = self.any_client() else { return };
         let id = self.clients[client].id;
-        self.push_answer(client, Promise::Answer);
+        // An event of the server's own, which brings a mark.
+        if self.random.chance(40) {
+            match self.shard.push_event(id, &Event::Heartbeat { time: 0 }) {
+                Ok(()) => {}
+                Err(_) => {
+                    self.seen.refused_answers += 1;
+                    self.close(client, true);
+                }
+            }
+        } else {
+            self.push_answer(client, Promise::Answer);
+        }
         self.after_push(id);
     }
 
