@@ -4,6 +4,7 @@
 //! subscribers come and go: see [`audience`](crate::audience).
 
 use std::io::IoSlice;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,9 +13,11 @@ use fanfare_wire::event::{Event, Status};
 use fanfare_wire::{Epoch, FORMATS, FormatId, Message, Name};
 use smallvec::SmallVec;
 
-use crate::audience::Wish;
+use crate::audience::{Listed, Wish};
 use crate::batch::{Batch, Batches};
 use crate::known_topic::KnownTopic;
+use crate::outbox::Flushed;
+use crate::pacing::{Pace, Timers};
 use crate::replay;
 use crate::shard::Shard;
 use crate::slow_consumer::Eviction;
@@ -251,73 +254,21 @@ impl Shard {
                 cursor.plan = 0;
                 continue;
             };
-            let frames = &group.frames[plan.format.index()];
+            let list = &self.audiences[plan.audience as usize].lists[plan.format.index()];
+            let topic = &self.topics[group.topic as usize];
+            let visit = Visit::new(group, plan, topic, several_topics, *number, *at);
+            let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
             while cursor.visited < plan.len {
                 if left == 0 {
                     return Progress::More;
                 }
                 left -= 1;
-                let place = (plan.first + cursor.visited) % plan.len;
+                let place = plan.first + cursor.visited;
+                let listed = list[if place < plan.len { place } else { place - plan.len }];
                 cursor.visited += 1;
-                let listed = self.audiences[plan.audience as usize].lists[plan.format.index()][place];
                 let Some(subscriber) = self.subscribers.get_mut(listed.slot as usize) else { continue };
-                let topic = &self.topics[group.topic as usize];
-                let several = subscriber.subscriptions.len() > 1;
-                if several
-                    && !topic.patterns.is_empty()
-                    && is_covered_before(subscriber, topic, plan.audience)
-                {
-                    continue;
-                }
-                let mut start = listed.start;
-                if let Some(joining) = &subscriber.joining
-                    && plan.by_pattern
-                    && joining.pass >= *number
-                {
-                    start = joining.starts.get(&topic.name).copied().unwrap_or_default();
-                }
-                let is_new = |message: &Arc<Message>| message.offset() > start;
-                if plan.format == FormatId::LONG_POLL {
-                    if group.messages.last().is_some_and(is_new) {
-                        report.woken.push(subscriber.id(listed.slot));
-                    }
-                    continue;
-                }
-                let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
                 let before = subscriber.waiting_bytes();
-                let first = subscriber.outbox.is_empty() && !subscriber.closing;
-                // An announcement is for those who get the first message; others had it in their beginning.
-                let born = group.messages.first().filter(|message| message.offset() == 1);
-                let noticed = born.or_else(|| group.messages.last()).is_none_or(is_new);
-                let noticed = plan.notice.as_ref().filter(|_| noticed);
-                if let Some(notice) = noticed {
-                    turn.notify(subscriber, listed.slot, notice);
-                }
-                let offer = Offer {
-                    batches: &frames.batches,
-                    newest: &frames.newest,
-                    messages: &group.messages,
-                    format: plan.format,
-                    policy: listed.wish.policy(topic.settings.policy),
-                    start,
-                    first,
-                    gather: noticed.is_some() || several_topics && (several || plan.by_pattern),
-                };
-                let mut waits = offer.gather;
-                if listed.wish == Wish::Paced {
-                    waits |= pace(
-                        &mut turn,
-                        subscriber,
-                        listed.slot,
-                        plan.audience,
-                        &offer,
-                        *at,
-                        &mut self.timers,
-                    );
-                } else {
-                    turn.offer(subscriber, listed.slot, &offer);
-                }
-                if first && waits {
+                if visit.pay(subscriber, listed, &mut turn, &mut self.timers) {
                     gathered.push(subscriber.id(listed.slot));
                 }
                 self.outboxes.change(before, subscriber.waiting_bytes());
@@ -376,17 +327,12 @@ impl Shard {
 
     /// Writes what waits for a subscriber until nothing does or the socket refuses. A socket that begins to refuse is
     /// reported, like one that is gone.
-    pub fn flush(
-        &mut self,
-        id: SubscriberId,
-        sink: &mut impl Sink,
-        report: &mut Report,
-    ) -> crate::outbox::Flushed {
+    pub fn flush(&mut self, id: SubscriberId, sink: &mut impl Sink, report: &mut Report) -> Flushed {
         if self.subscriber(id).is_none() {
-            return crate::outbox::Flushed::Empty;
+            return Flushed::Empty;
         }
         let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else {
-            return crate::outbox::Flushed::Empty;
+            return Flushed::Empty;
         };
         let before = subscriber.waiting_bytes();
         let flushed = Turn { limits: &self.limits.outbox, sink, report }.flush(subscriber, id.slot);
@@ -408,10 +354,132 @@ pub(crate) fn mark(format: FormatId, node: Epoch, through: u64) -> Option<Bytes>
     (through > 0).then(|| format.format().mark(node, through)).flatten()
 }
 
-/// Whether a topic reaches a subscriber by an older subscription than this one: a connection gets one copy.
-fn is_covered_before(subscriber: &Subscriber, topic: &KnownTopic, audience: u32) -> bool {
-    let older = subscriber.subscriptions.iter().take_while(|subscription| subscription.audience != audience);
-    older.map(|subscription| subscription.audience).any(|older| topic.has(older))
+/// One list's visit by a pass.
+struct Visit<'a> {
+    group: &'a Group,
+    plan: &'a Plan,
+    topic: &'a KnownTopic,
+    several_topics: bool,
+    pass: u64,
+    now: Instant,
+    /// The one batch, where that is all there is to a turn of nearly every subscriber.
+    plain: Option<&'a Rc<Batch>>,
+}
+
+impl<'a> Visit<'a> {
+    fn new(
+        group: &'a Group,
+        plan: &'a Plan,
+        topic: &'a KnownTopic,
+        several_topics: bool,
+        pass: u64,
+        now: Instant,
+    ) -> Self {
+        let plain = match &group.frames[plan.format.index()].batches[..] {
+            [one] if plan.notice.is_none() && !plan.by_pattern && !several_topics => Some(one),
+            _ => None,
+        };
+        Self { group, plan, topic, several_topics, pass, now, plain }
+    }
+
+    /// Gives a subscriber what there is for it. Returns whether it is to be flushed at the end of the pass.
+    #[inline]
+    fn pay<S: Sink>(
+        &self,
+        subscriber: &mut Subscriber,
+        listed: Listed,
+        turn: &mut Turn<'_, S>,
+        timers: &mut Timers,
+    ) -> bool {
+        if let Some(batch) = self.plain
+            && subscriber.subscriptions.len() == 1
+            && subscriber.is_idle()
+        {
+            let policy = listed.wish.policy(self.topic.settings.policy);
+            let from = batch.through(listed.start);
+            if from < batch.len()
+                && let Some(refused) = turn.write(subscriber, listed.slot, batch, from, policy)
+            {
+                turn.conflate(
+                    subscriber,
+                    listed.slot,
+                    &self.offer(listed, listed.start, true, false),
+                    refused,
+                );
+            }
+            return false;
+        }
+        self.pay_in_full(subscriber, listed, turn, timers)
+    }
+
+    fn offer(&self, listed: Listed, start: u64, first: bool, gather: bool) -> Offer<'_> {
+        let frames = &self.group.frames[self.plan.format.index()];
+        Offer {
+            batches: &frames.batches,
+            newest: &frames.newest,
+            messages: &self.group.messages,
+            format: self.plan.format,
+            policy: listed.wish.policy(self.topic.settings.policy),
+            start,
+            first,
+            gather,
+        }
+    }
+
+    fn pay_in_full<S: Sink>(
+        &self,
+        subscriber: &mut Subscriber,
+        listed: Listed,
+        turn: &mut Turn<'_, S>,
+        timers: &mut Timers,
+    ) -> bool {
+        let Self { group, plan, topic, .. } = self;
+        let several = subscriber.subscriptions.len() > 1;
+        if several && !topic.patterns.is_empty() && self.is_covered_before(subscriber) {
+            return false;
+        }
+        let start = self.start(subscriber, listed);
+        let is_new = |message: &Arc<Message>| message.offset() > start;
+        if plan.format == FormatId::LONG_POLL {
+            if group.messages.last().is_some_and(is_new) {
+                turn.report.woken.push(subscriber.id(listed.slot));
+            }
+            return false;
+        }
+        let first = subscriber.outbox.is_empty() && !subscriber.closing;
+        let notice = plan.notice.as_ref().filter(|_| {
+            // An announcement is for those who get the first message; others had it in their beginning.
+            let born = group.messages.first().filter(|message| message.offset() == 1);
+            born.or_else(|| group.messages.last()).is_none_or(is_new)
+        });
+        if let Some(notice) = notice {
+            turn.notify(subscriber, listed.slot, notice);
+        }
+        let gather = notice.is_some() || self.several_topics && (several || plan.by_pattern);
+        let offer = self.offer(listed, start, first, gather);
+        if listed.wish == Wish::Paced {
+            let sends = pace(turn, subscriber, listed.slot, plan.audience, &offer, self.now, timers);
+            return first && (sends || offer.gather);
+        }
+        turn.offer(subscriber, listed.slot, &offer);
+        first && offer.gather
+    }
+
+    /// Whether the topic reaches a subscriber by an older subscription than this one: a connection gets one copy.
+    fn is_covered_before(&self, subscriber: &Subscriber) -> bool {
+        let audiences = subscriber.subscriptions.iter().map(|subscription| subscription.audience);
+        audiences.take_while(|audience| *audience != self.plan.audience).any(|older| self.topic.has(older))
+    }
+
+    /// Messages up to this offset are not for the subscriber.
+    fn start(&self, subscriber: &Subscriber, listed: Listed) -> u64 {
+        match &subscriber.joining {
+            Some(joining) if self.plan.by_pattern && joining.pass >= self.pass => {
+                joining.starts.get(&self.topic.name).copied().unwrap_or_default()
+            }
+            _ => listed.start,
+        }
+    }
 }
 
 /// A turn of a subscriber with a pace. Returns whether something goes out.
@@ -422,9 +490,8 @@ fn pace<S: Sink>(
     audience: u32,
     offer: &Offer<'_>,
     now: Instant,
-    timers: &mut crate::pacing::Timers,
+    timers: &mut Timers,
 ) -> bool {
-    use crate::pacing::Pace;
     if subscriber.closing {
         return false;
     }

@@ -71,8 +71,16 @@ impl Subscriber {
         SubscriberId { slot, generation: self.generation }
     }
 
+    /// Whether nothing waits for it, or ever does but for its socket.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outbox.is_empty() && self.paced.is_none() && !self.closing
+    }
+
     /// What waits for it, in bytes: for its socket, and for its time.
     pub(crate) fn waiting_bytes(&self) -> usize {
+        if self.outbox.is_empty() && self.paced.is_none() {
+            return 0;
+        }
         self.outbox.bytes() + self.paced.as_ref().map_or(0, |paced| paced.bytes())
     }
 

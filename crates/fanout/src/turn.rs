@@ -86,7 +86,11 @@ impl<S: Sink> Turn<'_, S> {
             }
             if offer.gather {
                 self.gather(subscriber, slot, batch, from, offer.policy, spared);
-            } else if let Some(refused) = self.write(subscriber, slot, batch, from, offer.policy, spared) {
+            } else if !subscriber.outbox.is_empty() {
+                self.queue(subscriber, slot, batch, from, offer.policy, spared);
+            } else if !subscriber.closing
+                && let Some(refused) = self.write(subscriber, slot, batch, from, offer.policy)
+            {
                 self.conflate(subscriber, slot, offer, refused);
                 break;
             }
@@ -116,27 +120,25 @@ impl<S: Sink> Turn<'_, S> {
         subscriber.outbox.blocked || subscriber.outbox.conflates(&batch.topic)
     }
 
-    /// Writes messages `from..` of `batch` if nothing waits, and queues what the socket refuses. Of a conflating topic only a
-    /// half-written message is queued: then the offset up to which that was everything is returned.
-    fn write(
+    /// Writes messages `from..` of `batch` to a subscriber for whom nothing waits, and queues what the socket refuses. Of a
+    /// conflating topic only a half-written message is queued: then the offset up to which that was everything is returned.
+    #[inline]
+    pub(crate) fn write(
         &mut self,
         subscriber: &mut Subscriber,
         slot: u32,
         batch: &Rc<Batch>,
         from: u32,
         policy: SlowPolicy,
-        spared: bool,
     ) -> Option<u64> {
-        if !subscriber.outbox.is_empty() {
-            self.queue(subscriber, slot, batch, from, policy, spared);
-            return None;
-        }
-        if subscriber.closing {
-            return None;
-        }
         let bytes = batch.messages(from, batch.len());
         self.report.writes += 1;
         let written = match self.sink.write(subscriber.id(slot), bytes) {
+            Written::Bytes(written) if written == bytes.len() => {
+                self.report.bytes += written as u64;
+                self.report.deliveries += u64::from(batch.len() - from);
+                return None;
+            }
             Written::Bytes(written) => written,
             Written::Blocked => 0,
             Written::PeerGone => {
@@ -145,10 +147,19 @@ impl<S: Sink> Turn<'_, S> {
             }
         };
         self.report.bytes += written as u64;
-        if written == bytes.len() {
-            self.report.deliveries += u64::from(batch.len() - from);
-            return None;
-        }
+        self.queue_refused(subscriber, slot, batch, from, policy, written)
+    }
+
+    /// Queues what the socket refused: all but the `written` bytes of messages `from..`.
+    fn queue_refused(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        batch: &Rc<Batch>,
+        from: u32,
+        policy: SlowPolicy,
+        written: usize,
+    ) -> Option<u64> {
         let whole = batch.index_at(batch.start(from) + written);
         self.report.deliveries += u64::from(whole - from);
         // A message of which nothing is written can still become newer.
@@ -223,7 +234,13 @@ impl<S: Sink> Turn<'_, S> {
     }
 
     /// Queues the newest messages after `offset`, each in the place of an older one with its key.
-    fn conflate(&mut self, subscriber: &mut Subscriber, slot: u32, offer: &Offer<'_>, offset: u64) {
+    pub(crate) fn conflate(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        offer: &Offer<'_>,
+        offset: u64,
+    ) {
         let newest = offer.newest_after(offset);
         self.report.conflated += (offer.messages_after(offset) - newest.len()) as u64;
         for batch in newest {
