@@ -35,8 +35,8 @@ impl SizeClasses {
         self.0.iter().sum()
     }
 
-    /// The size to which larger outboxes have to shrink, so that all together come under the budget again with an eighth
-    /// to spare. `None` while they are within it.
+    /// The size to which larger outboxes have to shrink, so that all together come near the budget or under it, aiming at an
+    /// eighth to spare: outboxes of one class pay alike. `None` while they are within it.
     pub fn size_to_shrink_to(&self, budget: usize) -> Option<usize> {
         let sum = self.sum();
         if sum <= budget {

@@ -70,7 +70,7 @@ pub(crate) const SLICES_MAX: usize = 64;
 const PONGS_MAX: usize = 16;
 
 /// So many messages of a replay, or of conflating topics, are made ready at once.
-const READY_STEP: usize = 32;
+const READY_STEP: usize = SLICES_MAX;
 
 /// Conflating topics whose frames are together past this are not made ready: what waits longer may still become newer.
 const READY_BYTES: usize = 8 * 1024;

@@ -501,6 +501,7 @@ fn pace<S: Sink>(
     turn.report.conflated += skipped as u64;
     let mut sends = false;
     let Some(mut paced) = subscriber.paced.take() else { return false };
+    paced.forget_past(now, turn.limits.messages_max);
     // One pace holds for all keys of the topic: the first decides.
     for batch in newest {
         if sends {

@@ -176,7 +176,8 @@ impl Shard {
         Ok(true)
     }
 
-    /// Lets a subscription's messages through at most once per `interval` and topic. It was made with [`Wish::Paced`].
+    /// Lets a subscription's messages through at most once per `interval` and topic. It was made with [`Wish::Paced`]. Not for
+    /// formats with marks: what is held comes later than they say.
     pub fn pace(&mut self, id: SubscriberId, name: &Name, interval: Duration) {
         let audience = match name {
             Name::Topic(topic) => {
