@@ -8,13 +8,14 @@ mod support;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::Gateway;
 use support::config_file::ConfigFile;
 use support::metrics::until_metric;
 use support::peer::{BINARY, PING, PONG, Peer, TEXT, masked, publish, request};
 use support::stream::{EVENTS, LINES, Stream};
+use support::{Gateway, PATIENCE};
 
 /// How one can subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,10 +296,12 @@ impl<'a> Subscriber<'a> {
 
     /// The next message.
     fn next(&mut self) -> Shown {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(shown) = self.step() {
                 return shown;
             }
+            assert!(Instant::now() < deadline, "{:?} of {} has nothing more", self.way, self.topic);
         }
     }
 

@@ -287,7 +287,10 @@ fn a_second_wildcard_does_not_hide_what_the_first_is_about_to_bring() {
 #[test]
 fn a_topic_is_announced_at_its_beginning_or_where_it_stands_but_never_moved_back() {
     let gateway = Gateway::start(&[]);
-    let (mut peer, _) = Peer::native(gateway.address);
+    let (mut peer, worker) = Peer::native(gateway.address);
+    // Because of it the first message is on its way to the worker before the newcomer gets it as replay.
+    let mut witness = Peer::native_on(gateway.address, &worker);
+    witness.subscribe(&[">"]);
     let commands = [
         publish_command("t.a", 1),
         command("subscribe", json!(["t.*"])),
