@@ -107,13 +107,19 @@ fn a_browser_that_comes_back_gets_what_it_missed_and_nothing_twice() {
 }
 
 #[test]
-fn a_place_that_is_gone_gets_the_last_value_alone() {
+fn a_place_that_is_gone_gets_a_gap_and_the_last_value_alone() {
     let gateway = Gateway::start(&["--replay-messages", "3"]);
     let epoch = epoch(&publish(&gateway, "a", "1"));
     (2..=10).for_each(|number| drop(publish(&gateway, "a", &number.to_string())));
-    for place in [format!("{epoch}:6"), "zzzzzzzz:9".into(), format!("{epoch}:99")] {
+    for (place, from, reason) in [
+        (format!("{epoch}:6"), 7, "evicted"),
+        ("zzzzzzzz:9".into(), 1, "reset"),
+        (format!("{epoch}:99"), 1, "reset"),
+    ] {
         let mut stream = Stream::open(&gateway, "/topics/a", &format!("{EVENTS}last-event-id: {place}\r\n"));
-        stream.chunk();
+        let gap = format!(r#"{{"topic":"a","epoch":"{epoch}","from":{from},"to":9,"reason":"{reason}"}}"#);
+        let first = format!("retry: 2000\n:ok\nevent: gap\ndata: {gap}\n\n");
+        assert_eq!([stream.chunk().unwrap(), stream.chunk().unwrap()].concat(), first);
         assert_eq!(stream.chunk().unwrap(), format!("id: {epoch}:10\ndata: 10\n\n"), "{place}");
     }
     let mut stream = Stream::open(&gateway, "/topics/a", &format!("{EVENTS}last-event-id: {epoch}:7\r\n"));
