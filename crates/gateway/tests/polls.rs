@@ -328,7 +328,7 @@ fn cursors_miss_nothing_while_many_publish() {
 
 #[test]
 fn a_waiting_poll_is_woken_however_busy_other_topics_are() {
-    const ROUNDS: u64 = 300;
+    const ROUNDS: u64 = 200;
     let gateway = Gateway::start(&[]);
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
