@@ -84,7 +84,7 @@ pub(crate) struct Outbox {
     head_sent: usize,
     bytes: usize,
     messages: usize,
-    /// Frames outside the bounds: of replays, and of conflating topics whose turn has come.
+    /// Frames outside the bounds: of replays, of conflating topics whose turn has come, and what topics are said to be.
     ready_bytes: usize,
     /// What replays further back hold.
     replay_bytes: usize,
@@ -112,6 +112,8 @@ enum Entry {
     /// Becomes messages a few at a time, when its turn comes.
     Replay(Box<Replay>),
     Control(Bytes),
+    /// Words about a topic, shared by all its subscribers: they are as many as there are topics, and nobody's fault.
+    Notice(Bytes),
     /// Or a ping.
     Pong(Bytes),
     Gap(Box<Gap>),
@@ -153,7 +155,7 @@ impl Entry {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Messages { batch, from, to, .. } => batch.messages(*from, *to),
-            Self::Control(frame) | Self::Pong(frame) => frame,
+            Self::Control(frame) | Self::Notice(frame) | Self::Pong(frame) => frame,
             Self::Gap(gap) => gap.frame.as_deref().unwrap_or_default(),
             Self::Replay(_) | Self::Newest(_) => &[],
         }
@@ -320,6 +322,14 @@ impl Outbox {
         self.control_bytes += frame.len();
         self.queue.push_back(Entry::Control(frame));
         Ok(())
+    }
+
+    /// Queues words about a topic behind everything else.
+    pub(crate) fn push_notice(&mut self, frame: Bytes) {
+        if !self.ended && !frame.is_empty() {
+            self.ready_bytes += frame.len();
+            self.queue.push_back(Entry::Notice(frame));
+        }
     }
 
     /// Queues a pong or a ping ahead of everything that can still wait, in their order. Past [`PONGS_MAX`] a newer one
@@ -521,6 +531,10 @@ impl Outbox {
                     self.queue.push_back(Entry::Messages { batch, from, to: from + 1, ends, class });
                 }
                 Some(Entry::Gap(gap)) => self.queue.push_back(Entry::Gap(gap)),
+                Some(Entry::Notice(notice)) => {
+                    self.ready_bytes = notice.len() - self.head_sent;
+                    self.queue.push_back(Entry::Notice(notice));
+                }
                 Some(control) => {
                     self.control_bytes = control.bytes().len() - self.head_sent;
                     self.queue.push_back(control);
@@ -587,6 +601,10 @@ impl Outbox {
                 }
                 Entry::Control(_) | Entry::Pong(_) => {
                     self.control_bytes -= step;
+                    self.head_sent += step;
+                }
+                Entry::Notice(_) => {
+                    self.ready_bytes -= step;
                     self.head_sent += step;
                 }
                 Entry::Gap(_) | Entry::Replay(_) | Entry::Newest(_) => self.head_sent += step,

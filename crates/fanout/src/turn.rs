@@ -55,18 +55,11 @@ impl Offer<'_> {
 impl<S: Sink> Turn<'_, S> {
     /// Queues words that go before the messages.
     pub(crate) fn notify(&mut self, subscriber: &mut Subscriber, slot: u32, notice: &Bytes) {
-        let limits = self.limits;
-        let refuses =
-            |subscriber: &mut Subscriber| subscriber.outbox.push_control(notice.clone(), limits).is_err();
-        let mut refused = refuses(subscriber);
-        if refused && !subscriber.outbox.blocked {
-            // The socket has not refused yet: a healthy subscriber is not judged by how many topics are born at once.
+        if !subscriber.outbox.blocked && subscriber.outbox.bytes() > self.limits.control_bytes_max {
+            // However many topics are born at once: what waits for a socket that takes it stays little.
             self.flush(subscriber, slot);
-            refused = refuses(subscriber);
         }
-        if refused {
-            self.evict(subscriber, slot, Eviction::SlowConsumer);
-        }
+        subscriber.outbox.push_notice(notice.clone());
     }
 
     /// Writes what is offered if nothing waits, and queues what the socket refuses. What is gathered is to be flushed.

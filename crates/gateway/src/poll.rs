@@ -45,7 +45,14 @@ pub(crate) async fn poll(
         worker.shared.dispatch.registry.since(&names, cursor, max, Instant::now())
     };
     let has_news = |polled: &Polled| cursor.is_none() || polled.gap || !polled.messages.is_empty();
-    let refused = |error: JoinError| refusal(subscribe::join_refusal(error));
+    let refused = |error: JoinError| {
+        let (code, message) = subscribe::join_refusal(error);
+        match error {
+            // Waiting makes it no better.
+            JoinError::TooManyMatches => ApiError::new(StatusCode::BAD_REQUEST, code, message),
+            JoinError::TooManyTopics | JoinError::TooManyPatterns => refusal((code, message)),
+        }
+    };
     let polled = read().map_err(refused)?;
     let polled = if wait.is_zero() || has_news(&polled) {
         polled

@@ -114,7 +114,7 @@ fn subscribe_to_pattern<'a>(
     let now = Instant::now();
     let mut shard = worker.shard.borrow_mut();
     if shard.is_subscribed_to_pattern(id, pattern) {
-        let matched = registry.list(pattern, None, worker.shared.config.limits.wildcard_topics).len();
+        let matched = registry.count(pattern);
         let acknowledgement = Subscribed::Matched { topic: &wanted.topic, matched, recovered: None };
         return Ok(Begun { acknowledgement, beginnings: Vec::new(), recovered: None, position: None });
     }

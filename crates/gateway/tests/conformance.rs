@@ -8,13 +8,14 @@ mod support;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::Gateway;
 use support::config_file::ConfigFile;
 use support::metrics::until_metric;
 use support::peer::{BINARY, PING, PONG, Peer, TEXT, masked, publish, request};
 use support::stream::{EVENTS, LINES, Stream};
+use support::{Gateway, PATIENCE};
 
 /// How one can subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,12 +159,13 @@ impl Way {
 
 /// Publishes the payload of that number, which is the topic's next, and as much noise to others.
 fn post(address: SocketAddr, topic: &str, number: u64) -> String {
-    for other in [format!("{topic}x"), format!("other.{topic}"), "other".to_owned()] {
-        assert_eq!(publish(address, &other, "text/plain", "noise").status, 200);
-    }
     let Payload { content_type, bytes, .. } = payload(number);
     let answer = publish(address, topic, content_type, bytes).json();
     assert_eq!(answer["offset"], number, "{answer}");
+    // Behind it, so that the next one follows a place directly.
+    for other in [format!("{topic}x"), format!("other.{topic}"), "other".to_owned()] {
+        assert_eq!(publish(address, &other, "text/plain", "noise").status, 200);
+    }
     answer["epoch"].as_str().unwrap().to_owned()
 }
 
@@ -294,10 +296,12 @@ impl<'a> Subscriber<'a> {
 
     /// The next message.
     fn next(&mut self) -> Shown {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(shown) = self.step() {
                 return shown;
             }
+            assert!(Instant::now() < deadline, "{:?} of {} has nothing more", self.way, self.topic);
         }
     }
 

@@ -49,6 +49,11 @@ impl Registry {
         })
     }
 
+    /// How many topics `pattern` matches.
+    pub fn count(&self, pattern: &Pattern) -> usize {
+        self.index.lock().count(pattern)
+    }
+
     /// The first `max` topics that `pattern` matches and that come after the name `after`, in the order of their
     /// segments. Fewer than `max` are the last.
     pub fn list(&self, pattern: &Pattern, after: Option<&str>, max: usize) -> Vec<(Topic, Position)> {

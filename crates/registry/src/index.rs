@@ -114,6 +114,16 @@ impl Index {
         topics
     }
 
+    /// How many topics `pattern` matches.
+    pub(crate) fn count(&self, pattern: &Pattern) -> usize {
+        let mut count = 0;
+        self.matching(pattern, None, |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        count
+    }
+
     /// Calls `visit` for the topics that `pattern` matches and that come after the name `after`, until it breaks.
     pub(crate) fn matching<'a>(
         &'a self,
