@@ -49,6 +49,8 @@ pub enum Flushed {
     Empty,
     /// The socket takes no more now.
     Blocked,
+    /// The socket may take more: others have their turn first.
+    More,
     /// The peer is gone.
     PeerGone,
 }

@@ -328,14 +328,24 @@ impl Shard {
     /// Writes what waits for a subscriber until nothing does or the socket refuses. A socket that begins to refuse is
     /// reported, like one that is gone.
     pub fn flush(&mut self, id: SubscriberId, sink: &mut impl Sink, report: &mut Report) -> Flushed {
+        self.flush_some(id, usize::MAX, sink, report)
+    }
+
+    /// The same in at most `writes` writes: a long replay is no reason for others to wait.
+    pub fn flush_some(
+        &mut self,
+        id: SubscriberId,
+        writes: usize,
+        sink: &mut impl Sink,
+        report: &mut Report,
+    ) -> Flushed {
         if self.subscriber(id).is_none() {
             return Flushed::Empty;
         }
-        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else {
-            return Flushed::Empty;
-        };
+        let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return Flushed::Empty };
         let before = subscriber.waiting_bytes();
-        let flushed = Turn { limits: &self.limits.outbox, sink, report }.flush(subscriber, id.slot);
+        let mut turn = Turn { limits: &self.limits.outbox, sink, report };
+        let flushed = turn.flush_some(subscriber, id.slot, writes);
         self.outboxes.change(before, subscriber.waiting_bytes());
         flushed
     }

@@ -262,13 +262,22 @@ impl<S: Sink> Turn<'_, S> {
     }
 
     pub(crate) fn flush(&mut self, subscriber: &mut Subscriber, slot: u32) -> Flushed {
+        self.flush_some(subscriber, slot, usize::MAX)
+    }
+
+    /// Writes what waits, in at most `writes` writes.
+    pub(crate) fn flush_some(&mut self, subscriber: &mut Subscriber, slot: u32, writes: usize) -> Flushed {
         let id = subscriber.id(slot);
         let outbox = &mut subscriber.outbox;
-        loop {
+        for done in 0.. {
             outbox.make_ready(subscriber.format);
             // Also when what waited was words that the format does not have.
             if outbox.is_empty() {
                 break;
+            }
+            if done == writes {
+                outbox.blocked = false;
+                return Flushed::More;
             }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let (count, total) = outbox.fill(&mut slices);

@@ -809,13 +809,21 @@ impl World {
     }
 
     fn flush(&mut self, id: SubscriberId) {
-        let flushed = self.shard.flush(id, &mut self.sockets, &mut self.report);
+        let writes = self.random.pick(&[1, 4, usize::MAX, usize::MAX]);
+        let flushed = self.shard.flush_some(id, writes, &mut self.sockets, &mut self.report);
         self.handle_report();
         let Some(at) = self.clients.iter().position(|client| client.id == id) else { return };
         let client = &mut self.clients[at];
         client.owes_flush = false;
         match flushed {
             Flushed::Empty => client.awaits_writable = false,
+            Flushed::More => {
+                // The rest follows in a later turn; until then the socket is not known to be full.
+                client.owes_flush = true;
+                client.awaits_writable = false;
+                client.reader.is_late();
+                self.seen.interrupted_flushes += 1;
+            }
             Flushed::Blocked => assert!(client.awaits_writable, "{id:?} blocked, and nobody was told"),
             Flushed::PeerGone => self.disconnect(at),
         }
@@ -981,8 +989,8 @@ impl World {
         }
         for id in self.ids() {
             self.sockets.of(id).room = None;
-            let client = self.clients.iter().find(|client| client.id == id);
-            if client.is_some_and(|client| client.awaits_writable || client.owes_flush) {
+            let waits = |client: &Client| client.id == id && (client.awaits_writable || client.owes_flush);
+            while self.clients.iter().any(waits) {
                 self.flush(id);
             }
         }

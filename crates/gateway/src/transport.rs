@@ -61,8 +61,12 @@ pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &
             // It takes bytes: as good as a pong.
             connection.awaiting_pong.set(false);
         }
-        match worker.flush(connection.id) {
+        match worker.flush_some(connection.id) {
             Flushed::Empty => break,
+            Flushed::More => {
+                context.waker().wake_by_ref();
+                return true;
+            }
             // Either the socket said so, and the next look at its readiness waits for it; or it took a part, and the next
             // write will say so.
             Flushed::Blocked => {}

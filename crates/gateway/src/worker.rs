@@ -37,6 +37,9 @@ use crate::writer::InlineWriter;
 /// After this many sockets a pass lets reads, pings and handshakes go on.
 const SOCKETS_PER_STEP: usize = 256;
 
+/// After this many writes of what waits for it, a session lets the others go on: a long replay is written in many turns.
+const WRITES_PER_TURN: usize = 4;
+
 /// What one read takes from a socket at most. One buffer serves all connections of a worker.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -228,6 +231,14 @@ impl Worker {
     /// Writes what waits for a subscriber.
     pub(crate) fn flush(&self, id: SubscriberId) -> Flushed {
         let flushed = self.with_writer(|shard, writer, report| shard.flush(id, writer, report));
+        self.settle();
+        flushed
+    }
+
+    /// Writes some of what waits for a subscriber: a session's turn, between those of others.
+    pub(crate) fn flush_some(&self, id: SubscriberId) -> Flushed {
+        let flushed =
+            self.with_writer(|shard, writer, report| shard.flush_some(id, WRITES_PER_TURN, writer, report));
         self.settle();
         flushed
     }

@@ -35,6 +35,7 @@ seen! {
     gaps
     gaps_of_conflation
     handovers
+    interrupted_flushes
     leavers_in_a_pass
     live
     marks
