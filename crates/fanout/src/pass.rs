@@ -386,7 +386,7 @@ impl<'a> Visit<'a> {
         now: Instant,
     ) -> Self {
         let plain = match &group.frames[plan.format.index()].batches[..] {
-            [one] if plan.notice.is_none() && !plan.by_pattern && !several_topics => Some(one),
+            [one] if plan.notice.is_none() && !plan.by_pattern => Some(one),
             _ => None,
         };
         Self { group, plan, topic, several_topics, pass, now, plain }
