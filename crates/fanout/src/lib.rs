@@ -30,6 +30,7 @@ mod silence;
 pub mod slow_consumer;
 mod subscriber;
 mod turn;
+mod visit;
 
 pub use audience::Wish;
 pub use known_topic::TopicSettings;

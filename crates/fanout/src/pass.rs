@@ -4,7 +4,6 @@
 //! subscribers come and go: see [`audience`](crate::audience).
 
 use std::io::IoSlice;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,16 +12,14 @@ use fanfare_wire::event::{Event, Status};
 use fanfare_wire::{Epoch, FORMATS, FormatId, Message, Name};
 use smallvec::SmallVec;
 
-use crate::audience::{Listed, Wish};
 use crate::batch::{Batch, Batches};
-use crate::known_topic::KnownTopic;
 use crate::outbox::Flushed;
-use crate::pacing::{Pace, Timers};
 use crate::replay;
 use crate::shard::Shard;
 use crate::slow_consumer::Eviction;
-use crate::subscriber::{Subscriber, SubscriberId};
-use crate::turn::{Newest, Offer, Turn};
+use crate::subscriber::SubscriberId;
+use crate::turn::{Newest, Turn};
+use crate::visit::Visit;
 
 /// Where frames leave the shard. Implementations write to a non-blocking socket, or simulate one.
 pub trait Sink {
@@ -90,35 +87,35 @@ pub struct Pass {
 
 /// What a pass has of one topic.
 #[derive(Debug)]
-struct Group {
-    topic: u32,
-    messages: Vec<Arc<Message>>,
-    frames: [Frames; FORMATS.len()],
-    plans: SmallVec<[Plan; 1]>,
+pub(crate) struct Group {
+    pub(crate) topic: u32,
+    pub(crate) messages: Vec<Arc<Message>>,
+    pub(crate) frames: [Frames; FORMATS.len()],
+    pub(crate) plans: SmallVec<[Plan; 1]>,
     /// The audiences whose lists must keep their places.
-    walked: SmallVec<[u32; 1]>,
+    pub(crate) walked: SmallVec<[u32; 1]>,
 }
 
 /// A topic's messages in one format.
 #[derive(Debug, Default)]
-struct Frames {
-    batches: Batches,
-    newest: Newest,
+pub(crate) struct Frames {
+    pub(crate) batches: Batches,
+    pub(crate) newest: Newest,
 }
 
 /// One list of subscribers.
 #[derive(Debug)]
-struct Plan {
-    audience: u32,
-    format: FormatId,
+pub(crate) struct Plan {
+    pub(crate) audience: u32,
+    pub(crate) format: FormatId,
     /// Its subscribers came by a pattern.
-    by_pattern: bool,
+    pub(crate) by_pattern: bool,
     /// The list's length when the pass began.
-    len: usize,
+    pub(crate) len: usize,
     /// Whose turn is first: it moves from pass to pass, so that nobody is always last.
-    first: usize,
+    pub(crate) first: usize,
     /// What they are told before the messages.
-    notice: Option<Bytes>,
+    pub(crate) notice: Option<Bytes>,
 }
 
 /// The next subscriber of a pass.
@@ -141,8 +138,8 @@ struct Notices<'a> {
 impl Notices<'_> {
     fn frame(&self, format: FormatId, by_pattern: bool) -> Option<Bytes> {
         let announcement = self.announcement.as_ref().filter(|_| by_pattern);
-        let mut frames = [announcement, self.status.as_ref()].into_iter().flatten();
-        let frames = frames.by_ref().filter_map(|event| format.format().event(event));
+        let events = [announcement, self.status.as_ref()].into_iter().flatten();
+        let frames = events.filter_map(|event| format.format().event(event));
         frames.reduce(|one, other| [one, other].concat().into())
     }
 }
@@ -362,181 +359,4 @@ impl Shard {
 /// Says that everything up to `through` came before, in formats that say so.
 pub(crate) fn mark(format: FormatId, node: Epoch, through: u64) -> Option<Bytes> {
     (through > 0).then(|| format.format().mark(node, through)).flatten()
-}
-
-/// One list's visit by a pass.
-struct Visit<'a> {
-    group: &'a Group,
-    plan: &'a Plan,
-    topic: &'a KnownTopic,
-    several_topics: bool,
-    pass: u64,
-    now: Instant,
-    /// The one batch, where that is all there is to a turn of nearly every subscriber.
-    plain: Option<&'a Rc<Batch>>,
-}
-
-impl<'a> Visit<'a> {
-    fn new(
-        group: &'a Group,
-        plan: &'a Plan,
-        topic: &'a KnownTopic,
-        several_topics: bool,
-        pass: u64,
-        now: Instant,
-    ) -> Self {
-        let plain = match &group.frames[plan.format.index()].batches[..] {
-            [one] if plan.notice.is_none() && !plan.by_pattern => Some(one),
-            _ => None,
-        };
-        Self { group, plan, topic, several_topics, pass, now, plain }
-    }
-
-    /// Gives a subscriber what there is for it. Returns whether it is to be flushed at the end of the pass.
-    #[inline]
-    fn pay<S: Sink>(
-        &self,
-        subscriber: &mut Subscriber,
-        listed: Listed,
-        turn: &mut Turn<'_, S>,
-        timers: &mut Timers,
-    ) -> bool {
-        if let Some(batch) = self.plain
-            && subscriber.subscriptions.len() == 1
-            && subscriber.is_idle()
-        {
-            let policy = listed.wish.policy(self.topic.settings.policy);
-            let from = batch.through(listed.start);
-            if from < batch.len()
-                && let Some(refused) = turn.write(subscriber, listed.slot, batch, from, policy)
-            {
-                turn.conflate(
-                    subscriber,
-                    listed.slot,
-                    &self.offer(listed, listed.start, true, false),
-                    refused,
-                );
-            }
-            return false;
-        }
-        self.pay_in_full(subscriber, listed, turn, timers)
-    }
-
-    fn offer(&self, listed: Listed, start: u64, first: bool, gather: bool) -> Offer<'_> {
-        let frames = &self.group.frames[self.plan.format.index()];
-        Offer {
-            batches: &frames.batches,
-            newest: &frames.newest,
-            messages: &self.group.messages,
-            format: self.plan.format,
-            policy: listed.wish.policy(self.topic.settings.policy),
-            start,
-            first,
-            gather,
-        }
-    }
-
-    fn pay_in_full<S: Sink>(
-        &self,
-        subscriber: &mut Subscriber,
-        listed: Listed,
-        turn: &mut Turn<'_, S>,
-        timers: &mut Timers,
-    ) -> bool {
-        let Self { group, plan, topic, .. } = self;
-        let several = subscriber.subscriptions.len() > 1;
-        if several && !topic.patterns.is_empty() && self.is_covered_before(subscriber) {
-            return false;
-        }
-        let start = self.start(subscriber, listed);
-        let is_new = |message: &Arc<Message>| message.offset() > start;
-        if plan.format == FormatId::LONG_POLL {
-            if group.messages.last().is_some_and(is_new) {
-                turn.report.woken.push(subscriber.id(listed.slot));
-            }
-            return false;
-        }
-        let first = subscriber.outbox.is_empty() && !subscriber.closing;
-        let notice = plan.notice.as_ref().filter(|_| {
-            // An announcement is for those who get the first message; others had it in their beginning.
-            let born = group.messages.first().filter(|message| message.offset() == 1);
-            born.or_else(|| group.messages.last()).is_none_or(is_new)
-        });
-        if let Some(notice) = notice {
-            turn.notify(subscriber, listed.slot, notice);
-        }
-        let gather = notice.is_some() || self.several_topics && (several || plan.by_pattern);
-        let offer = self.offer(listed, start, first, gather);
-        if listed.wish == Wish::Paced {
-            let sends = pace(turn, subscriber, listed.slot, plan.audience, &offer, self.now, timers);
-            return first && (sends || offer.gather);
-        }
-        turn.offer(subscriber, listed.slot, &offer);
-        first && offer.gather
-    }
-
-    /// Whether the topic reaches a subscriber by an older subscription than this one: a connection gets one copy.
-    fn is_covered_before(&self, subscriber: &Subscriber) -> bool {
-        let audiences = subscriber.subscriptions.iter().map(|subscription| subscription.audience);
-        audiences.take_while(|audience| *audience != self.plan.audience).any(|older| self.topic.has(older))
-    }
-
-    /// Messages up to this offset are not for the subscriber.
-    fn start(&self, subscriber: &Subscriber, listed: Listed) -> u64 {
-        match &subscriber.joining {
-            Some(joining) if self.plan.by_pattern && joining.pass >= self.pass => {
-                joining.starts.get(&self.topic.name).copied().unwrap_or_default()
-            }
-            _ => listed.start,
-        }
-    }
-}
-
-/// A turn of a subscriber with a pace. Returns whether something goes out.
-fn pace<S: Sink>(
-    turn: &mut Turn<'_, S>,
-    subscriber: &mut Subscriber,
-    slot: u32,
-    audience: u32,
-    offer: &Offer<'_>,
-    now: Instant,
-    timers: &mut Timers,
-) -> bool {
-    if subscriber.closing {
-        return false;
-    }
-    let newest = offer.newest_after(offer.start);
-    let skipped =
-        offer.messages.iter().filter(|message| message.offset() > offer.start).count() - newest.len();
-    turn.report.conflated += skipped as u64;
-    let mut sends = false;
-    let Some(mut paced) = subscriber.paced.take() else { return false };
-    paced.forget_past(now, turn.limits.messages_max);
-    // One pace holds for all keys of the topic: the first decides.
-    for batch in newest {
-        if sends {
-            turn.conflate_one(subscriber, slot, batch);
-            continue;
-        }
-        match paced.offer(audience, batch, now) {
-            Pace::Now => {
-                sends = true;
-                turn.conflate_one(subscriber, slot, batch);
-            }
-            Pace::Held { timer, replaced } => {
-                turn.report.conflated += u64::from(replaced);
-                if let Some(at) = timer {
-                    timers.push(std::cmp::Reverse((at, subscriber.id(slot), batch.topic.clone())));
-                }
-            }
-        }
-    }
-    if paced.held() > turn.limits.messages_max {
-        sends = true;
-        for batch in paced.take_all().into_iter().flatten() {
-            turn.conflate_one(subscriber, slot, &batch);
-        }
-    }
-    subscriber.paced = Some(paced);
-    sends
 }
