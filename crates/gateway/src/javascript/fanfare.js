@@ -288,6 +288,8 @@ export class Fanfare {
   #wanted = new Map();
   /** @type {Set<string>} wanted, but not asked for yet */
   #added = new Set();
+  /** @type {Map<string, number>} patterns, by the connection that acknowledged them first */
+  #followed = new Map();
   /** @type {Map<string, Position>} by topic */
   #positions = new Map();
   /** @type {Map<number, { resolve: (place: Place) => void, reject: (error: Error) => void }>} unanswered publishes */
@@ -432,6 +434,7 @@ export class Fanfare {
     if (!subscriptions?.delete(subscription)) return;
     if (subscriptions.size === 0) {
       this.#wanted.delete(topic);
+      this.#followed.delete(topic);
       if (!this.#added.delete(topic)) this.#command({ type: "unsubscribe", topics: [topic] });
     }
     for (const [name, position] of this.#positions) {
@@ -522,6 +525,7 @@ export class Fanfare {
     globalThis.removeEventListener?.("online", this.#online);
     this.#wanted.clear();
     this.#added.clear();
+    this.#followed.clear();
     this.#positions.clear();
     this.#abandon("the client was closed");
     this.#changed({ state: "closed", transport: this.#connection.transport, reason: "closed by the client" });
@@ -791,7 +795,10 @@ export class Fanfare {
         positions[name] = { epoch, offset };
       }
       if (Object.keys(positions).length > 0) entry.positions = positions;
-      if (typeof from === "string") entry.from = from;
+      const isWhole = left >= 0 && policy !== "latest" && maxHz === undefined;
+      // Topics without a position were born while nobody listened: all of them is wanted.
+      if (this.#wasFollowed(topic) && isWhole) entry.from = "earliest";
+      else if (typeof from === "string") entry.from = from;
     } else if (known?.epoch !== undefined) {
       Object.assign(entry, { epoch: known.epoch, offset: known.offset });
     } else if (typeof from === "object") {
@@ -843,8 +850,16 @@ export class Fanfare {
   #acknowledged(answer, from) {
     const { topic, error } = answer;
     if (error) this.#tellRefused(topic, error);
-    else if (answer.matched !== undefined) this.#awaited += answer.matched;
+    else if (answer.matched !== undefined) {
+      this.#awaited += answer.matched;
+      if (!this.#followed.has(topic)) this.#followed.set(topic, this.#connections);
+    }
     else if (answer.epoch !== undefined) this.#announce(answer, from);
+  }
+
+  /** Whether an earlier connection had the pattern: what was born since is its from the first message. @param {string} topic */
+  #wasFollowed(topic) {
+    return (this.#followed.get(topic) ?? Infinity) < this.#connections;
   }
 
   /** @param {Frame} announced @param {string} [from] */
@@ -858,7 +873,8 @@ export class Fanfare {
     const conflates = subscriptions.some(({ options }) => options.policy === "latest" || options.maxHz !== undefined);
     // A stream has one beginning for all: those who asked for less are spared the rest.
     const own = this.#from(subscriptions[0].topic);
-    const spared = from === undefined || from === own || own === "earliest" ? 0
+    const isResumed = from === "" && this.#wasFollowed(subscriptions[0].topic);
+    const spared = from === undefined || from === own || own === "earliest" || isResumed ? 0
       : own === "live" ? announced.offset : Math.max(0, announced.offset - 1);
     const previous = position.announce(/** @type {any} */ (announced), { floor: spared, conflates });
     if (!previous) return;

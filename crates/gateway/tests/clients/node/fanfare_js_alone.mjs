@@ -200,7 +200,7 @@ test("a pattern is resumed with the positions of its topics", async () => {
   mock.timers.tick(250);
   Socket.last.open();
   assert.deepEqual(Socket.last.sent[0].topics, [{ topic: "t.*",
-    positions: { "t.x": { epoch: "e", offset: 7 }, "t.new": { epoch: "f", offset: 1 } } }]);
+    positions: { "t.x": { epoch: "e", offset: 7 }, "t.new": { epoch: "f", offset: 1 } }, from: "earliest" }]);
   Socket.last.say(ack({ topic: "t.*", matched: 2, recovered: false }));
   Socket.last.say({ type: "topic", topic: "t.x", epoch: "e", offset: 8, recovered: true });
   Socket.last.say(message("t.x", 8));
@@ -469,7 +469,7 @@ test("where WebSockets never open there are events, and WebSockets again after t
   mock.timers.tick(10_000);
   Socket.last.open();
   assert.deepEqual(Socket.last.sent[0].topics, [{ topic: "a", epoch: "e", offset: 8 },
-    { topic: "t.*", positions: { "t.x": { epoch: "f", offset: 6 } }, from: "live" }]);
+    { topic: "t.*", positions: { "t.x": { epoch: "f", offset: 6 } }, from: "earliest" }]);
   fanfare.close();
 });
 

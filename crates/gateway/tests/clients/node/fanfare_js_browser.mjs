@@ -128,6 +128,34 @@ async function noWebSockets(browser) {
   await page.close();
 }
 
+/** Topics that come by a wildcard: there are some, some are born later; a cut loses nothing of either, over both transports. */
+async function wildcards(browser) {
+  for (const refusesWebSockets of [false, true]) {
+    const group = `wild${Number(refusesWebSockets)}`;
+    const proxy = await CuttingProxy.start();
+    proxy.refusesWebSockets = refusesWebSockets;
+    const say = (text) => publish(`${group}.${text[0]}`, JSON.stringify(text));
+    await say("a1");
+    const page = await open(browser, proxy, [`${group}.*`]);
+    await is(page, refusesWebSockets ? "open events" : "open websocket");
+    const data = () => page.evaluate(() => got.map(([, data]) => data));
+    const came = (wanted) => until(`${wanted} came`, async () => (await data()).includes(wanted));
+    await came("a1");
+    for (const text of ["b1", "a2", "b2"]) await say(text);
+    await came("b2");
+    proxy.cut();
+    for (const text of ["a3", "c1", "b3", "c2"]) await say(text);
+    proxy.mend();
+    for (const last of ["a3", "b3", "c2"]) await came(last);
+    for (const topic of ["a", "b", "c"]) {
+      const expected = { a: ["a1", "a2", "a3"], b: ["b1", "b2", "b3"], c: ["c1", "c2"] }[topic];
+      expect(`each of ${topic} once and in order`, (await data()).filter((text) => text[0] === topic), expected);
+    }
+    expect("nothing was lost", await told(page), []);
+    await page.close();
+  }
+}
+
 /** A page of another host uses the gateway that it imports from. */
 async function anotherOrigin(browser) {
   const proxy = await CuttingProxy.start();
@@ -147,5 +175,6 @@ await withBrowser(async (browser) => {
   await aCutConnection(browser);
   await holes(browser);
   await noWebSockets(browser);
+  await wildcards(browser);
   await anotherOrigin(browser);
 });
