@@ -9,7 +9,9 @@
 //!                                                                                      ▼
 //!                                                   inbox ─► worker ─► Shard::deliver ─► writer ─► sockets
 //!                                                              ▲
-//!   subscribe   accept ─► routes ─► handshake ─► transport/websocket ─► session ── subscribe / unsubscribe
+//!   subscribe   accept ─► routes ─┬─► handshake ─► transport/websocket ─► session ─┬─► subscribe
+//!                                 └─► transport/http_stream ───────────────────────┘
+//!   poll        accept ─► routes ─► poll ─► Registry::since      (one that waits: transport/long_poll)
 //! ```
 //!
 //! | state | owner |

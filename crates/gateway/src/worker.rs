@@ -114,13 +114,13 @@ impl Worker {
                     inbox.take(&mut batch);
                     self.fan_out(through, &mut batch).await;
                 }
-                () = self.silence.notified() => {
-                    let pass = self.shard.borrow_mut().begin_silence(Instant::now());
-                    if let Some(pass) = pass {
-                        self.carry_out(pass).await;
-                    }
-                }
+                () = self.silence.notified() => {}
                 () = self.finished.notified() => return Ok(()),
+            }
+            // Also when there is always something in the inbox.
+            let silence = self.shard.borrow_mut().begin_silence(Instant::now());
+            if let Some(pass) = silence {
+                self.carry_out(pass).await;
             }
         }
     }
