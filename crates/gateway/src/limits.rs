@@ -75,7 +75,7 @@ limits! {
     connections: Count = "50000", "Open connections of all kinds; one more gets 503 and is closed.";
     subscriptions: Count = "256", "Topics and wildcards of one connection or poll; one more is refused with `limit`.";
     patterns: Count = "10000", "Different wildcards of the process; a subscription that needs one more is refused with `limit`.";
-    wildcard_topics: Count = "10000", "Topics that a wildcard may match when it is subscribed, and that a poll may name; more are refused with `limit`.";
+    wildcard_topics: Count = "10000", "Topics that a wildcard, or all of one request together, may match when they are subscribed, and that a poll may name; more are refused with `limit`.";
     topics: Count = "100000", "Topics of the process; a publish or subscription that needs one more is refused with `limit`.";
     topic_idle: Time = "1h", "A topic without subscribers and publishes for this long (up to twice) is forgotten.";
     replay_messages: Count = "1000", "Messages of one topic kept for replay; a topic rule may say otherwise.";

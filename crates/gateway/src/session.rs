@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_wire::command::{self, Command, Wanted};
-use fanfare_wire::event::{ErrorCode, Event, Refusal, Subscribed};
+use fanfare_wire::event::{ErrorCode, Event};
 use fanfare_wire::websocket::{self, OpCode, frame};
 use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
@@ -151,25 +151,9 @@ fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: 
         let message = format!("at most {max} topics in one request");
         return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });
     }
-    let mut beginnings = Vec::new();
-    let mut results = Vec::with_capacity(topics.len());
-    for wanted in topics {
-        results.push(match subscribe::subscribe(worker, connection.id, wanted) {
-            Ok(begun) => {
-                beginnings.push(begun.beginnings);
-                begun.acknowledgement
-            }
-            Err((code, message)) => {
-                let topic = clipped(&wanted.topic);
-                Subscribed::Refused { topic, error: Refusal { code, message } }
-            }
-        });
-    }
-    answer(worker, connection, &Event::Subscribed { id, topics: results })?;
-    for topics in beginnings {
-        worker.shard.borrow_mut().replay(connection.id, topics)?;
-    }
-    Ok(())
+    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, topics);
+    answer(worker, connection, &Event::Subscribed { id, topics })?;
+    Ok(worker.shard.borrow_mut().replay(connection.id, beginnings)?)
 }
 
 fn unsubscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Cow<'_, str>]) -> End {
@@ -212,11 +196,6 @@ fn answer(worker: &Worker, connection: &Connection, event: &Event<'_>) -> End {
     }
     worker.flush(connection.id);
     push().map_err(DisconnectReason::from)
-}
-
-/// A refused name is somebody's input of any length.
-fn clipped(name: &str) -> &str {
-    name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end])
 }
 
 pub(crate) fn unix_ms() -> u64 {

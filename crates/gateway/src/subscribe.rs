@@ -9,7 +9,7 @@ use std::time::Instant;
 use fanfare_fanout::{Announce, Beginning, Left, SubscribeError, SubscriberId, Wish};
 use fanfare_registry::{JoinError, Joined};
 use fanfare_wire::command::{Policy, Start, Wanted};
-use fanfare_wire::event::{ErrorCode, Subscribed};
+use fanfare_wire::event::{self, ErrorCode, Subscribed};
 use fanfare_wire::{Name, Pattern, Position, Topic, TopicError};
 
 use crate::transport::disconnect::DisconnectReason;
@@ -30,6 +30,52 @@ pub(crate) struct Begun<'a> {
 
 /// Why a subscription is refused: for programs, and for people.
 pub(crate) type Refusal = (ErrorCode, &'static str);
+
+/// Subscribes to each for itself, as one request: its acknowledgements, and what follows them.
+pub(crate) fn subscribe_to_all<'a>(
+    worker: &Worker,
+    id: SubscriberId,
+    wanted: &'a [Wanted<'_>],
+) -> (Vec<Subscribed<'a>>, Vec<Beginning>) {
+    let (mut acknowledgements, mut beginnings) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for (wanted, begun) in wanted.iter().zip(subscribe_to_each(worker, id, wanted)) {
+        acknowledgements.push(match begun {
+            Ok(begun) => {
+                beginnings.extend(begun.beginnings);
+                begun.acknowledgement
+            }
+            Err((code, message)) => {
+                Subscribed::Refused { topic: clipped(&wanted.topic), error: event::Refusal { code, message } }
+            }
+        });
+    }
+    (acknowledgements, beginnings)
+}
+
+/// The same, one by one. Once the wildcards of a request have matched `Limits::wildcard_topics` topics, further ones are
+/// refused: the topics of each are gone through at once, and others wait meanwhile.
+pub(crate) fn subscribe_to_each<'a>(
+    worker: &Worker,
+    id: SubscriberId,
+    wanted: &'a [Wanted<'_>],
+) -> impl Iterator<Item = Result<Begun<'a>, Refusal>> {
+    let mut left = worker.shared.config.limits.wildcard_topics;
+    wanted.iter().map(move |wanted| {
+        if left == 0 && wanted.topic.contains(['*', '>']) {
+            return Err((ErrorCode::Limit, "more topics match than one request may bring"));
+        }
+        let begun = subscribe(worker, id, wanted);
+        if let Ok(Begun { acknowledgement: Subscribed::Matched { matched, .. }, .. }) = &begun {
+            left = left.saturating_sub(*matched);
+        }
+        begun
+    })
+}
+
+/// A refused name is somebody's input of any length.
+fn clipped(name: &str) -> &str {
+    name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end])
+}
 
 /// Subscribes to a topic or a pattern.
 pub(crate) fn subscribe<'a>(

@@ -403,6 +403,30 @@ fn a_topic_that_was_forgotten_comes_back_as_another() {
 }
 
 #[test]
+fn one_request_brings_only_so_many_topics() {
+    let gateway = Gateway::start(&["--wildcard-topics", "4"]);
+    for name in ["t.1", "t.2", "t.3", "t.4"] {
+        post(&gateway, name, 1);
+    }
+    let mut peer = Peer::native(gateway.address).0;
+    peer.say(&command("subscribe", json!(["t.*", "t.>", "t.1", "*.1"])));
+    let answer = peer.json();
+    assert_eq!(answer["topics"][0]["matched"], 4, "{answer}");
+    for (index, name) in [(1, "t.>"), (3, "*.1")] {
+        let refused = &answer["topics"][index];
+        assert_eq!(
+            (&refused["topic"], &refused["error"]["code"]),
+            (&json!(name), &json!("limit")),
+            "{answer}"
+        );
+    }
+    assert_eq!(answer["topics"][2]["offset"], 1, "a name is no wildcard: {answer}");
+    // The next request is another one.
+    peer.fence();
+    assert_eq!(peer.subscribe(&["t.>"])["topics"][0]["matched"], 4);
+}
+
+#[test]
 fn each_limit_of_wildcards_has_its_name() {
     let args = ["--patterns", "3", "--wildcard-topics", "5", "--subscriptions", "4", "--topics", "8"];
     let gateway = Gateway::start(&args);

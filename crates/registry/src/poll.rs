@@ -28,6 +28,9 @@ pub struct Polled {
 /// The selected topics, each once, and whether it is selected by its name.
 type Topics = BTreeMap<Topic, bool>;
 
+/// So many patterns of a poll may match as many topics as a poll may name.
+const VISITS_PER_TOPIC: usize = 4;
+
 impl Registry {
     /// Reads at most `max` messages of the selected topics after `cursor`, which is an epoch and a sequence.
     ///
@@ -61,6 +64,8 @@ impl Registry {
     fn selected(&self, selection: &[Name]) -> Result<Topics, JoinError> {
         let max = self.limits.wildcard_topics_max;
         let mut topics = Topics::new();
+        // Patterns that match the same topics are gone through all the same.
+        let mut visits = 0;
         for selected in selection {
             match selected {
                 Name::Topic(topic) => {
@@ -68,10 +73,15 @@ impl Registry {
                 }
                 Name::Pattern(pattern) => self.index.lock().matching(pattern, None, |topic| {
                     topics.entry(topic.clone()).or_insert(false);
-                    if topics.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    visits += 1;
+                    if topics.len() > max || visits > VISITS_PER_TOPIC * max {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 }),
             }
-            if topics.len() > max {
+            if topics.len() > max || visits > VISITS_PER_TOPIC * max {
                 return Err(JoinError::TooManyMatches);
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fanfare_fanout::Beginning;
 use fanfare_wire::command::{Start, Wanted};
-use fanfare_wire::event::{Event, GapReason, Refusal, Subscribed};
+use fanfare_wire::event::{Event, GapReason};
 use fanfare_wire::{FormatId, Position, Topic, chunk};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -75,18 +75,7 @@ fn open_many(
     let registry = &worker.shared.dispatch.registry;
     // Read before the first place is: what comes later is replayed, or comes live.
     let through = registry.watermark();
-    let (mut topics, mut beginnings) = (Vec::new(), Vec::new());
-    for wanted in wanted {
-        match subscribe::subscribe(worker, connection.id, wanted) {
-            Ok(begun) => {
-                topics.push(begun.acknowledgement);
-                beginnings.extend(begun.beginnings);
-            }
-            Err((code, message)) => {
-                topics.push(Subscribed::Refused { topic: &wanted.topic, error: Refusal { code, message } });
-            }
-        }
-    }
+    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, wanted);
     let mut head = head(connection.format);
     head.extend(format.mark(registry.epoch(), through).unwrap_or_default());
     head.extend(format.event(&Event::Subscribed { id: None, topics }).unwrap_or_default());

@@ -30,10 +30,8 @@ impl Waiter {
         worker.counters().waiting_polls.add(1);
         // From here on, whatever happens, dropping it takes everything back.
         let waiter = Self { worker: Rc::clone(worker), id, woken };
-        for name in names {
-            let wanted = wanted(name, Start::Live);
-            subscribe::subscribe(worker, id, &wanted)?;
-        }
+        let wanted: Vec<_> = names.iter().map(|name| wanted(name, Start::Live)).collect();
+        subscribe::subscribe_to_each(worker, id, &wanted).try_for_each(|begun| begun.map(drop))?;
         Ok(waiter)
     }
 
