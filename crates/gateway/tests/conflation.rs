@@ -279,8 +279,11 @@ fn a_slow_pace_holds_the_newest_of_each_key_back_until_its_time() {
     for number in 1..=50 {
         post(&gateway, "tick.a", &format!("k{}", number % 5), number, 0);
         assert_eq!(witness.json()["offset"], number);
+        if number == 1 {
+            // Read before there is a second: what comes in one pass goes together, whatever its keys are.
+            assert_eq!(peer.json()["offset"], 1, "the first comes at once");
+        }
     }
-    assert_eq!(peer.json()["offset"], 1, "the first comes at once");
     assert_eq!(peer.fence(), [Value::Null; 0], "the others wait");
     // The end of the subscription is the end of what waits; a new one begins with the last value.
     peer.say(r#"{"type":"unsubscribe","topics":["tick.a"]}"#);
