@@ -6,10 +6,7 @@
 
 import { by, grouped, write } from "./dom.js";
 
-// One stream for all topics of a pattern, or one for each topic: some gateways have no /events.
-const ONE_STREAM = true;
 const PATTERN = "logs.*";
-const TOPICS = ["logs.web", "logs.api", "logs.db", "logs.auth"];
 
 const LINES_MAX = 500;
 const TEXT_MAX = 2_000;
@@ -35,32 +32,29 @@ const box = () => by("lines");
 // --- Streams ------------------------------------------------------------------------------------------------------
 
 let tell = () => {};
-const streams = [];
+let stream;
 
 /** Begins to follow the log; `status(state, text)` hears how that goes. */
 export function followLogs(status) {
   tell = status;
   tell("waiting", "Connecting");
-  if (ONE_STREAM) streams.push(new Stream(`/events?topic=${encodeURIComponent(PATTERN)}`));
-  else for (const topic of TOPICS) streams.push(new Stream(`/topics/${topic}?`, topic));
+  stream = new Stream(`/events?topic=${encodeURIComponent(PATTERN)}`);
 }
 
 export function reconnectLogs() {
-  for (const stream of streams) if (!stream.open) stream.start();
+  if (!stream.open) stream.start();
 }
 
 class Stream {
   open = false;
   #url;
-  #topic;
   #source;
   #id = "";
   #epochs = new Map();
   #retry;
 
-  constructor(url, topic) {
+  constructor(url) {
     this.#url = url;
-    this.#topic = topic;
     this.start();
   }
 
@@ -71,7 +65,7 @@ class Stream {
     const source = this.#source = new EventSource(this.#url + from);
     source.onopen = () => {
       this.open = true;
-      if (streams.every(({ open }) => open)) tell("live", "Live");
+      tell("live", "Live");
     };
     source.onerror = () => {
       this.open = false;
@@ -94,13 +88,8 @@ class Stream {
 
   #message({ data, lastEventId }) {
     this.#id = lastEventId || this.#id;
-    if (this.#topic === undefined) {
-      const message = JSON.parse(data);
-      this.#add(message.topic, this.#epochs.get(message.topic), message.offset, message.data);
-    } else {
-      const [epoch, offset] = lastEventId.split(":");
-      this.#add(this.#topic, epoch, Number(offset), parse(data));
-    }
+    const message = JSON.parse(data);
+    this.#add(message.topic, this.#epochs.get(message.topic), message.offset, message.data);
   }
 
   // A stream that comes back begins a little before where it was: repeats are dropped.
@@ -112,19 +101,11 @@ class Stream {
     add(line(topic, data));
   }
 
-  #gap({ topic = this.#topic, epoch, from, to }) {
+  #gap({ topic, epoch, from, to }) {
     const lost = to - from + 1;
     totals.lost += lost;
     places.set(topic, { epoch, offset: to });
     add(line(topic, { level: "warn", text: `${grouped.format(lost)} ${lost === 1 ? "line" : "lines"} lost here` }));
-  }
-}
-
-function parse(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text; // posted as text
   }
 }
 
