@@ -78,7 +78,8 @@ impl<S: Sink> Turn<'_, S> {
                 break;
             }
             if offer.gather {
-                self.gather(subscriber, slot, batch, from, offer.policy, spared);
+                self.make_room(subscriber, slot, batch, from);
+                self.queue(subscriber, slot, batch, from, offer.policy, spared);
             } else if !subscriber.outbox.is_empty() {
                 self.queue(subscriber, slot, batch, from, offer.policy, spared);
             } else if !subscriber.closing
@@ -102,13 +103,7 @@ impl<S: Sink> Turn<'_, S> {
         if !gather {
             return !subscriber.outbox.is_empty();
         }
-        let bytes = batch.messages(from, batch.len()).len();
-        let fits =
-            |subscriber: &Subscriber, limits| subscriber.outbox.fits(bytes, batch.len() - from, limits);
-        if !subscriber.outbox.blocked && !fits(subscriber, self.limits) {
-            // The socket has not refused yet.
-            self.flush(subscriber, slot);
-        }
+        self.make_room(subscriber, slot, batch, from);
         // Behind what may still become newer nothing of the topic is queued as it is.
         subscriber.outbox.blocked || subscriber.outbox.conflates(&batch.topic)
     }
@@ -170,22 +165,13 @@ impl<S: Sink> Turn<'_, S> {
         }
     }
 
-    /// Queues messages for one vectored write at the end of the pass.
-    fn gather(
-        &mut self,
-        subscriber: &mut Subscriber,
-        slot: u32,
-        batch: &Rc<Batch>,
-        from: u32,
-        policy: SlowPolicy,
-        spared: bool,
-    ) {
+    /// Writes what waits if the next messages would not fit otherwise, and the socket has not refused yet: a healthy
+    /// subscriber is not judged by how much one pass brings.
+    fn make_room(&mut self, subscriber: &mut Subscriber, slot: u32, batch: &Batch, from: u32) {
         let bytes = batch.messages(from, batch.len()).len();
         if !subscriber.outbox.blocked && !subscriber.outbox.fits(bytes, batch.len() - from, self.limits) {
-            // The socket has not refused yet: a healthy subscriber is not judged by how much one pass brings.
             self.flush(subscriber, slot);
         }
-        self.queue(subscriber, slot, batch, from, policy, spared);
     }
 
     /// Queues messages behind what waits, within the bounds or `spared` from them, or lets the policy decide.
