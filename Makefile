@@ -1,7 +1,7 @@
 # Everyday tasks. Each is one command that can as well be typed.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint ci bench fuzz load floor docs clean
+.PHONY: help build demo test lint ci bench fuzz load floor peers docs clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
@@ -13,6 +13,12 @@ LOAD_FLAGS ?= --subscribers 1000 --rate 50 --duration 10s
 
 # How long `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
+
+# Which servers `make peers` measures, and in what; nothing means all. With 10,000 connections it has rounds of its own.
+PEERS ?=
+SCENARIOS ?=
+ROUNDS ?= 3
+BIG_ROUNDS ?= 1
 
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +59,9 @@ load: build ## Load a gateway of its own for a few seconds (LOAD_FLAGS)
 
 floor: build ## Compare the gateway with a server that does nothing but the writes
 	python3 loadtest/floor.py
+
+peers: build ## Compare with other servers: PEERS="bun ws", ROUNDS, BIG_ROUNDS, SCENARIOS
+	python3 loadtest/peers.py --rounds $(ROUNDS) --big-rounds $(BIG_ROUNDS) --peers $(PEERS) --scenarios $(SCENARIOS)
 
 docs: ## Build the crates' documentation
 	cargo doc --workspace --no-deps --document-private-items
