@@ -3,6 +3,7 @@
 
 import argparse
 import pathlib
+import signal
 import sys
 import time
 
@@ -19,6 +20,8 @@ PICTURE = ROOT / "docs/peers.svg"
 def main():
     options = arguments()
     raise_file_limit()
+    # As an interrupt from the keyboard: what runs is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; --resume goes on"))
     campaign = begin(options)
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in campaign.said["scenarios"]]
     if options.render is None:

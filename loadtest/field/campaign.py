@@ -1,7 +1,8 @@
 """Every server through every scenario, in rounds in which they take turns, each run a file of its own.
 
 A folder holds `campaign.json`, and for each run SCENARIO.ROUND.SERVER.json, the generator's report, or .failed, one line
-that says why there is none. What is there already is not run again, so an interrupted campaign is resumed."""
+that says why there is none. What is there already is not run again, so an interrupted campaign is resumed; to have something
+measured again, remove its file."""
 
 import json
 import os
@@ -10,13 +11,11 @@ import subprocess
 import tempfile
 import time
 
-from field.servers import TARGET, Running, Server, Trouble, install, peer
+from field.servers import TARGET, Running, Server, Trouble, complaint, install, peer
 
 RELEASE = TARGET / "release"
 GENERATOR = str(RELEASE / "fanfare-load")
 HELP_SECONDS_MAX = 10
-# New connections per second.
-CONNECT_RATE = 2000
 
 
 class Campaign:
@@ -136,13 +135,25 @@ def own_servers(scenario):
 
 def load_command(scenario, running, report):
     """The generator's command line for one run."""
-    if running.server.adapter and running.publish_address:
-        raise Trouble("is published to elsewhere, which this generator cannot")
+    command = run_command if "\n  run " in words(GENERATOR, "--help") else quick_command
+    pids = (word for pid in running.pids for word in ("--pid", str(pid)))
+    return [GENERATOR, *command(scenario, running), "--url", f"http://{running.address}", *pids, "--json", str(report)]
+
+
+def run_command(scenario, running):
+    adapter = ["--adapter", str(running.server.adapter)] if running.server.adapter else []
+    publish = ["--publish", running.publish_address] if running.publish_address else []
+    return ["run", str(scenario.path), *adapter, *publish]
+
+
+def quick_command(scenario, running):
+    """For a generator that knows no adapters, and so only servers with Fanfare's own paths."""
+    if running.server.adapter and (running.publish_address or '"/topics/{topic}"' not in running.server.adapter.read_text()):
+        raise Trouble("needs a generator that reads adapters")
     warmup, window, drain = scenario.seconds
     return [
-        GENERATOR, "quick", "--url", f"http://{running.address}", "--pid", str(running.pids[0]), "--json", str(report),
-        "--subscribers", str(scenario.subscribers), "--topics", str(scenario.topics), "--rate", str(scenario.rate),
-        "--batch", str(scenario.batch), "--payload", "128", "--connect-rate", str(CONNECT_RATE),
+        "quick", "--subscribers", str(scenario.subscribers), "--topics", str(scenario.topics),
+        "--rate", str(scenario.rate), "--batch", str(scenario.batch),
         "--warmup", f"{warmup}s", "--duration", f"{window}s", "--drain", f"{drain}s",
     ]
 
@@ -162,8 +173,7 @@ def generate(command, seconds_max):
             process.wait()
         if not os.path.exists(report) or not os.path.getsize(report):
             log.seek(0)
-            lines = log.read().strip().splitlines() or ["it said nothing"]
-            raise Trouble(f"the generator ended with {process.returncode}: {lines[-1]}")
+            raise Trouble(f"the generator ended with {process.returncode}: {complaint(log.read())}")
 
 
 def words(*command):
