@@ -56,7 +56,7 @@ def row(server, cell, zero, top):
     parts = [text(zero - 8, top + 11, plain(server), 'text-anchor="end"')]
     if isinstance(cell, str) or not cell.ratio:
         why = cell if isinstance(cell, str) else "did not deliver"
-        parts.append(text(zero + 4, top + 11, why if len(why) < 44 else why[:42] + "…", f'font-size="11" fill="{FAINT}"'))
+        parts.append(text(zero + at(1) + 8, top + 11, why if len(why) < 44 else why[:42] + "…", f'font-size="11" fill="{FAINT}"'))
         return "\n".join(parts)
     spread = cell.ratio
     # Where little was delivered, the bar says what that little cost.
