@@ -1,7 +1,6 @@
-"""The HTTP server of what stands beside a peer: a bridge in front of its control port, an origin behind it.
+"""The HTTP server of what stands beside pushpin: the bridge in front of its control port, the origin behind it.
 
-A connection is kept, and its requests are answered one after another by `answer(request)` of the object that `session()`
-makes for it.
+A connection is kept, and its requests are answered one after another by `answer(request)`.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Request(NamedTuple):
-    method: str
     path: str
     body: bytes
 
@@ -30,16 +28,15 @@ def message(first_line, body, *headers):
     return "\r\n".join(lines).encode("latin-1") + body
 
 
-async def serve(port, session):
+async def serve(port, answer):
     """Listens on a port of the loopback until the process ends."""
 
     async def connection(reader, writer):
         try:
-            answer = session()
             while True:
                 line, body = await read_message(reader)
-                method, path, _ = line.split(" ")
-                writer.write(await answer(Request(method, path, body)))
+                _, path, _ = line.split(" ")
+                writer.write(await answer(Request(path, body)))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
