@@ -56,17 +56,17 @@ class Peer:
 
     def __exit__(self, *_):
         for child in self.children:
-            _signal_group(child, signal.SIGTERM)
+            _signal(os.killpg, child.pid, signal.SIGTERM)
         deadline = time.monotonic() + ENDS_WITHIN_SECONDS
         for child in self.children:
             try:
                 child.wait(max(0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 pass
-            _signal_group(child, signal.SIGKILL)
+            _signal(os.killpg, child.pid, signal.SIGKILL)
             child.wait()
         for pid in descendants(os.getpid()):
-            os.kill(pid, signal.SIGKILL)
+            _signal(os.kill, pid, signal.SIGKILL)
         shutil.rmtree(self.state, ignore_errors=True)
 
     def version(self, package):
@@ -169,8 +169,8 @@ def _raise_files_max():
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _signal_group(child, number):
+def _signal(kill, pid, number):
     try:
-        os.killpg(child.pid, number)
+        kill(pid, number)
     except ProcessLookupError:
         pass
