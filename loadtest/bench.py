@@ -94,10 +94,15 @@ class Load:
         return self.process.poll() is None
 
     def report(self):
-        """The report, once the run is over; ends this program where there is none."""
+        """The report's only run, once it is over; ends this program where there is none."""
         _, log = self.process.communicate()
         text = pathlib.Path(self.report_path.name).read_text()
-        return json.loads(text) if text else sys.exit(log.strip().splitlines()[-1])
+        return json.loads(text)["runs"][0] if text else sys.exit(log.strip().splitlines()[-1])
+
+
+def group(report, name):
+    """What is said of a group of subscribers, or nothing where the run has none of that name."""
+    return next((group for group in report["groups"] if group["name"] == name), None)
 
 
 def busy(report):

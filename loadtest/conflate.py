@@ -12,7 +12,7 @@ opens, and Linux then ends the connection after TCP_USER_TIMEOUT although its re
 import argparse
 import statistics
 
-from bench import configuration, gateway, load
+from bench import configuration, gateway, group, load
 
 # Around the payload: a frame's header, and in the JSON formats topic and offset.
 ENVELOPE_BYTES = {"raw": 4, "json": 46, "ndjson": 49, "sse": 36}
@@ -49,13 +49,12 @@ def main():
         for number in range(options.rounds):
             with gateway("--config", config) as server:
                 report = load(server, *flags)
-            slow, healthy = report["trickle"], report["delivery"]
-            delivery, age = slow["delivery"], slow["age_us"]
+            slow, healthy = group(report, "trickle"), group(report, "full")["delivery"]
+            delivery, age, connections = slow["delivery"], slow["latency_us"], slow["connections"]
             ages.append((age["p50"] / 1e6, age["p99"] / 1e6))
             print(f"round {number + 1}  slow: received {delivery['delivered']} of {delivery['expected']}"
                   f"   conflated {delivery['conflated']}   lost {delivery['lost']}   repeated {delivery['repeated']}"
-                  f"   out of order {delivery['out_of_order']}   closed {slow['disconnects']}"
-                  f"   ended on the newest {slow['ended_on_newest']} of {slow['connected']}"
+                  f"   out of order {delivery['out_of_order']}   closed {connections['disconnects']}"
                   f"   age p50 {ages[-1][0]:.2f} s  p99 {ages[-1][1]:.2f} s")
             print(f"         healthy: lost {healthy['lost']}   conflated {healthy['conflated']}"
                   f"   p99 {report['latency_us']['p99'] / 1000:.2f} ms   {report['problems'] or 'passed'}", flush=True)

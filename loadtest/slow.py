@@ -31,7 +31,7 @@ import subprocess
 import sys
 import time
 
-from bench import Load, busy, configuration, gateway, load
+from bench import Load, busy, configuration, gateway, group, load
 
 PAGE = 4096
 LOOK_EVERY = 0.05
@@ -78,9 +78,9 @@ def isolation(options, start):
         for stalled in sorted(p99, reverse=number % 2 == 1):
             with start() as server:
                 report = load(server, *flags(options, stalled))
-            latency, delivery, slow = report["latency_us"], report["delivery"], report["stalled"]
+            latency, delivery, slow = report["latency_us"], report["delivery"], group(report, "stalled")
             p99[stalled].append(latency["p99"] / 1000)
-            closed = f"   closed by the server {slow['closed_by_server']} {slow['closes']}" if slow else ""
+            closed = f"   {closes(slow)}" if slow else ""
             print(f"round {number + 1}  {stalled:4} stalled   p50 {latency['p50'] / 1000:.2f} ms"
                   f"   p99 {latency['p99'] / 1000:.2f} ms   {report['delivered_per_second']:.0f} deliveries/s"
                   f"   lost {delivery['lost']}{closed}{busy(report)}", flush=True)
@@ -91,16 +91,20 @@ def isolation(options, start):
           f"   difference {with_stalled - without:+.2f} ms", flush=True)
 
 
+def closes(slow):
+    connections = slow["connections"]
+    return f"closed by the server {connections['disconnected']} {connections['disconnects']}"
+
+
 def memory(options, start):
     growth, peaks = {}, {}
     for stalled in (0, options.stalled):
         with start() as server, Load(server, *flags(options, stalled), "--hold", "4s") as run:
             before, after, peaks[stalled] = watch(server, run, options.subscribers)
             growth[stalled] = {name: after[name] - before[name] for name in before}
-            slow = run.report()["stalled"]
+            slow = group(run.report(), "stalled")
         if slow:
-            print(f"memory run: {slow['connected']} stalled, closed by the server {slow['closed_by_server']}"
-                  f" {slow['closes']}")
+            print(f"memory run: {slow['connections']['connected']} stalled, {closes(slow)}")
     each = {name: (growth[options.stalled][name] - growth[0][name]) / options.stalled for name in growth[0]}
     each["server"] = each["kernel (all)"] - each["client"]
     print("bytes per stalled subscriber   " + "   ".join(f"{name} {value:.0f}" for name, value in each.items())

@@ -4,17 +4,23 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
-use serde::Serialize;
+use clap::{Parser, Subcommand};
 
-use crate::payload::PAYLOAD_BYTES_MIN;
+use crate::pace::Pace;
+use crate::scenario::{Format, Publishers, Scenario, Span, Stages, Subscribers, Topics, Via};
 
-/// Puts load on a Fanfare gateway and checks that every message arrived.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything passed
+  1  a message was lost, repeated or out of order, a subscriber was disconnected, the run ended
+     before its time, or the server could not be reached
+  2  the command line, a scenario or an adapter is wrong";
+
+/// Puts load on a Fanfare gateway, or another server, and checks that every message arrived.
 #[derive(Debug, Parser)]
-#[command(name = "fanfare-load", version)]
+#[command(name = "fanfare-load", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -22,18 +28,60 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// One run: connect subscribers, publish on a schedule, check and measure what they receive
+    /// One run made of flags: connect subscribers, publish on a schedule, check and measure what they receive
     Quick(Box<Quick>),
+    /// Runs scenarios: files, or bundled ones by their names
+    Run(RunScenarios),
+    /// The bundled scenarios
+    List,
     /// A server that only writes: what the fan-out costs at least on this machine
     Floor(Floor),
 }
 
-/// The options of one run.
-#[derive(Debug, Clone, clap::Args, Serialize)]
-pub(crate) struct Quick {
+/// Where the load goes to, and where the report.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Common {
     /// The server
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) url: Target,
+    /// How the server is subscribed and published to; without it, as Fanfare is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) adapter: Option<String>,
+    /// Where messages are published, if not to the server's own address
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) publish: Option<SocketAddr>,
+    /// The server's process, to measure its CPU and memory
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// The report as JSON: to FILE, or without FILE to standard output in place of the text
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The options of `run`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RunScenarios {
+    /// Bundled ones by their names (fanfare-load list), or files
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Subscribers, connections and rates times so much
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub(crate) scale: f64,
+    /// Warm-up, window and the moments in them times so much
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub(crate) time_scale: f64,
+    /// Threads for the subscribers, in place of the scenario's
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+}
+
+/// The options of one run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Quick {
+    #[command(flatten)]
+    pub(crate) common: Common,
     /// Subscribers, spread over the topics
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
@@ -65,21 +113,17 @@ pub(crate) struct Quick {
     #[arg(long)]
     pub(crate) conflating: bool,
     /// The measured time, such as 10s or 500ms
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
-    #[serde(serialize_with = "as_seconds")]
-    pub(crate) duration: Duration,
+    #[arg(long, default_value = "10s")]
+    pub(crate) duration: Span,
     /// Publishing before the measured time
-    #[arg(long, default_value = "2s", value_parser = parse_duration)]
-    #[serde(serialize_with = "as_seconds")]
-    pub(crate) warmup: Duration,
+    #[arg(long, default_value = "2s")]
+    pub(crate) warmup: Span,
     /// How long to wait at most for the last messages
-    #[arg(long, default_value = "3s", value_parser = parse_duration)]
-    #[serde(serialize_with = "as_seconds")]
-    pub(crate) drain: Duration,
+    #[arg(long, default_value = "3s")]
+    pub(crate) drain: Span,
     /// How long everything is held once the last message came, to look at it at rest
-    #[arg(long, default_value = "0s", value_parser = parse_duration)]
-    #[serde(serialize_with = "as_seconds")]
-    pub(crate) hold: Duration,
+    #[arg(long, default_value = "0s")]
+    pub(crate) hold: Span,
     /// What subscribers speak
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
@@ -95,13 +139,6 @@ pub(crate) struct Quick {
     /// A market: topics are ticker.SYMBOL, and some have far more messages and subscribers than others
     #[arg(long)]
     pub(crate) ticker: bool,
-    /// The server's process, to measure its CPU and memory
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
-    /// The report as JSON: to FILE, or without FILE to standard output in place of the text
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
-    #[serde(skip)]
-    pub(crate) json: Option<PathBuf>,
     /// Makes prices and the order of symbols repeatable
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -118,21 +155,6 @@ pub(crate) struct Floor {
     pub(crate) join: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Format {
-    /// GET /topics/TOPIC: a frame is the payload
-    Raw,
-    /// GET /ws: a frame is {"topic":…,"offset":…,"data":…}
-    Json,
-    /// GET /topics/TOPIC, text/event-stream: an event is the payload, its id EPOCH:OFFSET
-    Sse,
-    /// GET /topics/TOPIC, application/x-ndjson: a line is {"topic":…,"offset":…,"data":…}
-    Ndjson,
-    /// GET /events?topic=TOPIC, text/event-stream: an event is {"topic":…,"offset":…,"data":…}
-    Events,
-}
-
 /// A server, from `http://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -141,27 +163,72 @@ pub(crate) struct Target {
 }
 
 impl Quick {
-    /// What is wrong with the options together, if anything.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// The scenario that the flags say, or what is wrong with them.
+    pub(crate) fn scenario(&self) -> Result<Scenario, String> {
         let rule = |holds: bool, text: &str| if holds { Ok(()) } else { Err(text.to_owned()) };
-        rule(self.payload >= PAYLOAD_BYTES_MIN, &format!("--payload must be at least {PAYLOAD_BYTES_MIN}"))?;
-        rule(self.topics >= 1, "--topics must be at least 1")?;
-        rule(self.batch >= 1, "--batch must be at least 1")?;
-        rule(self.threads >= 1, "--threads must be at least 1")?;
-        rule(self.publishers >= 1, "--publishers must be at least 1")?;
-        rule(
-            self.publishers <= self.topics,
-            "--publishers must not exceed --topics: a topic has one publisher",
-        )?;
-        rule(self.rate >= 0.0 && self.rate.is_finite(), "--rate must be a number from 0")?;
         rule(
             self.stalled + self.trickle <= self.subscribers,
             "--stalled and --trickle are of the --subscribers",
         )?;
         rule(self.trickle_rate > 0.0 && self.trickle_rate.is_finite(), "--trickle-rate must be above 0")?;
         rule(self.receive_buffer != Some(0), "--receive-buffer must be above 0")?;
-        rule(self.connect_rate > 0.0 && self.connect_rate.is_finite(), "--connect-rate must be above 0")?;
-        rule(!self.duration.is_zero(), "--duration must be above 0")
+        let group = |name: &str, count, pace| Subscribers {
+            name: name.to_owned(),
+            count,
+            format: self.format,
+            pace,
+            bytes_per_second: self.trickle_rate,
+            receive_buffer: self.receive_buffer.filter(|_| pace != Pace::Full),
+            // All groups connect at once, at this rate together.
+            connect_rate: self.connect_rate * count as f64 / self.subscribers.max(1) as f64,
+            // A reader that trickles is to get everything that is not conflated or announced, and to stay.
+            strict: (pace == Pace::Trickle).then_some(self.conflating),
+            ..Subscribers::default()
+        };
+        let groups = [
+            group("full", self.subscribers - self.stalled - self.trickle, Pace::Full),
+            group("trickle", self.trickle, Pace::Trickle),
+            group("stalled", self.stalled, Pace::Never),
+        ];
+        let scenario = Scenario {
+            name: "quick".to_owned(),
+            title: "One run made of flags".to_owned(),
+            about: String::new(),
+            seed: self.seed,
+            threads: self.threads,
+            stages: Stages { warmup: self.warmup, window: self.duration, drain: self.drain, hold: self.hold },
+            topics: Topics {
+                count: self.topics,
+                prefix: if self.ticker { "ticker" } else { "load" }.to_owned(),
+                market: self.ticker,
+                hot: None,
+                conflating: self.conflating,
+            },
+            subscribers: groups.into_iter().filter(|group| group.count > 0).collect(),
+            publishers: vec![Publishers {
+                name: "feed".to_owned(),
+                rate: self.rate,
+                ramp_to: None,
+                burst_every: None,
+                batch: self.batch,
+                payload: self.payload,
+                threads: self.publishers,
+                connections: None,
+                spread: false,
+                via: Via::Http,
+                recording: None,
+            }],
+            events: Vec::new(),
+        };
+        let wrong = |problem: String| {
+            // A key of a scenario is nearly the flag.
+            let problem = problem.split_once("\": ").map_or(problem.as_str(), |(_, rest)| rest);
+            let flag = problem.replace("topics.count", "topics").replace("stages.window", "duration");
+            let flag = flag.replace("threads must not exceed", "publishers must not exceed");
+            format!("--{}", flag.replace('_', "-").replace("exceed topics", "exceed --topics"))
+        };
+        scenario.check().map_err(wrong)?;
+        Ok(scenario)
     }
 }
 
@@ -194,65 +261,9 @@ impl fmt::Display for Target {
     }
 }
 
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Raw => "raw",
-            Self::Json => "json",
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::Events => "events",
-        })
-    }
-}
-
-impl Format {
-    /// It comes in frames; the others come in the chunks of a response without end.
-    pub(crate) fn is_websocket(self) -> bool {
-        matches!(self, Self::Raw | Self::Json)
-    }
-}
-
-impl Serialize for Target {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let shape = || "expected a number and a unit: 500ms, 10s or 2m".to_owned();
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(shape)?;
-    let (number, unit) = text.split_at(unit_at);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err(shape()),
-    };
-    let number: f64 = number.parse().map_err(|_| shape())?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| shape())
-}
-
-fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_a_unit() {
-        let check = |text, expect: Option<u64>| {
-            assert_eq!(parse_duration(text).ok(), expect.map(Duration::from_millis), "{text}");
-        };
-        check("10s", Some(10_000));
-        check("500ms", Some(500));
-        check("1.5s", Some(1_500));
-        check("2m", Some(120_000));
-        check("0s", Some(0));
-        ["10", "s", "", "-1s", "10h", "1 s", "1e400s"].into_iter().for_each(|text| check(text, None));
-    }
 
     #[test]
     fn a_target_is_a_plain_http_address() {
@@ -273,12 +284,12 @@ mod tests {
             let args =
                 Args::try_parse_from(["fanfare-load", "quick"].into_iter().chain(flags.split(' '))).unwrap();
             let Command::Quick(quick) = args.command else { panic!("quick was asked for") };
-            let found = quick.check().err().unwrap_or_default();
+            let found = quick.scenario().err().unwrap_or_default();
             assert!(found.contains(expect) && found.is_empty() == expect.is_empty(), "{flags}: {found}");
         };
         check("--rate 0", "");
         check("--payload 10", "--payload");
-        check("--publishers 2", "one publisher");
+        check("--publishers 2", "--publishers must not exceed --topics");
         check("--publishers 2 --topics 2", "");
         check("--rate=-1", "--rate");
         check("--duration 0s", "--duration");
@@ -287,5 +298,6 @@ mod tests {
         check("--subscribers 5 --stalled 3 --trickle 3", "--stalled and --trickle");
         check("--trickle-rate 0", "--trickle-rate");
         check("--receive-buffer 0", "--receive-buffer");
+        check("--connect-rate 0", "--connect-rate");
     }
 }

@@ -1,15 +1,18 @@
-//! The event loop of many subscribers: dials them at its rate, and hands each what its socket received.
+//! The event loop of many subscribers: dials them at their rates, hands each what its socket received, and cuts off or lets
+//! go those whose time has come.
 //!
 //! A run has one [`Crowd`] per thread. All subscribers of a crowd share one read buffer. Slow ones leave the event loop
-//! once they are subscribed: who trickles is read a little at a time, and who stalls not before the run is over.
+//! once they are subscribed: who trickles is read a little at a time, who stops and goes now and then, and who never reads
+//! not before the run is over.
 //!
 //! # Owner        one thread each
 //! # Bounds       [`DIALING_MAX`] connections being made; [`LOOK_MAX_NS`] to look at what the stalled were sent
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -17,11 +20,12 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::args::Format;
-use crate::pace::{Allowance, ByPace, Pace};
+use crate::dials::{Dial, Dials, Start};
+use crate::pace::{self, Allowance, Pace};
 use crate::recorder::{Counters, Recorder, Tally, Window};
-use crate::schedule::{Clock, nanoseconds};
-use crate::subscriber::{Ended, Subscriber};
+use crate::scene::Scene;
+use crate::schedule::nanoseconds;
+use crate::subscriber::{Ended, Past, Subscriber};
 use crate::websocket::{self, KEY};
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -33,108 +37,142 @@ const RECENT_EVERY_NS: u64 = 250_000_000;
 const TRICKLE_EVERY: Duration = Duration::from_millis(50);
 /// A thread that was held up makes good for so much.
 const TRICKLE_BURST_NS: u64 = 100_000_000;
+/// How often those who come and go are looked after.
+const CHURN_EVERY: Duration = Duration::from_millis(10);
 const LOOK_MAX_NS: u64 = 3_000_000_000;
 /// Nothing came for so long: nothing more was waiting.
 const LOOK_QUIET_NS: u64 = 300_000_000;
+/// Where a subscription is not acknowledged, it has surely begun so long after the answer to its request.
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
+/// Who was cut off and could not come back tries again after so long.
+const RETRY_NS: u64 = 500_000_000;
 
 /// Linux gives a destination address 28,232 ports by default; past this many another loopback address is dialled.
 const CONNECTIONS_PER_ADDRESS: usize = 25_000;
-
-/// What all threads of a run know.
-#[derive(Debug)]
-pub(crate) struct Scene {
-    pub(crate) clock: Clock,
-    pub(crate) address: SocketAddr,
-    pub(crate) authority: String,
-    pub(crate) format: Format,
-    pub(crate) topics: Vec<String>,
-    pub(crate) payload_bytes: usize,
-    /// Bytes per second of those who trickle.
-    pub(crate) trickle_rate: f64,
-    /// `SO_RCVBUF` of slow subscribers.
-    pub(crate) receive_buffer: Option<usize>,
-    pub(crate) window: Arc<Window>,
-    /// Set when the connections that are not made by now are to be given up.
-    pub(crate) give_up: AtomicBool,
-    /// Set at the end of the run.
-    pub(crate) stop: AtomicBool,
-    /// Subscribers that came to be subscribed to each topic and read. Publishing begins when no more do.
-    pub(crate) subscribed: Vec<AtomicU64>,
-    /// Subscribers that came to be subscribed and read no more.
-    pub(crate) stalled: AtomicU64,
-}
 
 /// Some of the subscribers, on one thread.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     scene: Arc<Scene>,
-    /// Subscribers not dialled yet, by topic and pace, and how many of the whole run come before the first of them.
-    to_dial: std::vec::IntoIter<(usize, Pace)>,
+    /// Those who join, by group, then those who come in the place of others, by group, then those cut off, by event.
+    dials: Vec<Dials>,
+    /// Since when those wait that try again.
+    retries: VecDeque<(u64, Dial)>,
+    /// Connections made so far, and how many of the whole run come before the first of them.
     dialled: usize,
     before: usize,
-    dials_per_second: f64,
+    /// Of all this thread's subscribers.
+    size: usize,
+    /// This one's part of all threads' subscribers.
+    share: f64,
     poll: Poll,
     subscribers: Slab<Subscriber>,
     dialing: usize,
-    trickling: Vec<(usize, Allowance)>,
-    trickled_ns: u64,
-    recorders: ByPace<Recorder>,
+    slow: Vec<(usize, Slow)>,
+    slow_ns: u64,
+    /// Who may not be sure yet that it is subscribed, since when, and when it will be.
+    unsure: VecDeque<(u64, usize, u64)>,
+    /// Of each group, how many have left and where the next is looked for.
+    left: Vec<(u64, usize)>,
+    happened: Vec<bool>,
+    recorders: Vec<Recorder>,
     accept: String,
 }
 
+#[derive(Debug)]
+enum Slow {
+    Trickle(Allowance),
+    StopAndGo,
+}
+
 impl Crowd {
-    /// A subscriber for each topic and pace of `parts`; `before` subscribers of the run belong to other threads.
+    /// The subscribers `dials`, by group, that are a `share` of all; `before` subscribers of the run belong to other threads.
     pub(crate) fn new(
         scene: Arc<Scene>,
-        counters: &ByPace<Arc<Counters>>,
-        parts: Vec<(usize, Pace)>,
+        counters: &[Arc<Counters>],
+        parts: Vec<Vec<Dial>>,
         before: usize,
-        dials_per_second: f64,
+        share: f64,
     ) -> io::Result<Self> {
-        let recorder =
-            |pace, window: &Arc<Window>| Recorder::new(Arc::clone(window), Arc::clone(counters.of(pace)));
         // What a slow reader reads in the window was due before it.
         let always = Arc::new(Window::always());
+        let groups = &scene.scenario.subscribers;
+        let recorders = groups.iter().zip(counters).map(|(group, counters)| {
+            let window = if group.pace == Pace::Full { &scene.window } else { &always };
+            Recorder::new(Arc::clone(window), Arc::clone(counters))
+        });
+        let now_ns = scene.clock.now_ns();
+        let size = parts.iter().map(Vec::len).sum();
+        let mut dials: Vec<_> = groups
+            .iter()
+            .map(|group| {
+                let start = group.join_at.map_or(Start::At(now_ns), |at| Start::InWindow(nanoseconds(at.0)));
+                Dials::new(start, group.connect_rate * share)
+            })
+            .collect();
+        let mut recorders: Vec<_> = recorders.collect();
+        for (group, part) in parts.into_iter().enumerate() {
+            recorders[group].tally.asked = part.len() as u64;
+            part.into_iter().for_each(|dial| dials[group].push(dial));
+        }
+        // The rate of those who come is that of those who leave.
+        dials.extend(groups.iter().map(|_| Dials::new(Start::At(0), f64::INFINITY)));
+        let events = scene.scenario.events.iter();
+        dials.extend(
+            events.map(|event| {
+                Dials::new(Start::InWindow(nanoseconds(event.at.0)), event.reconnect_rate * share)
+            }),
+        );
         Ok(Self {
-            subscribers: Slab::with_capacity(parts.len()),
-            to_dial: parts.into_iter(),
+            recorders,
+            subscribers: Slab::with_capacity(size),
+            dials,
+            retries: VecDeque::new(),
             dialled: 0,
             before,
-            dials_per_second,
+            size: size.max(1),
+            share,
             poll: Poll::new()?,
             dialing: 0,
-            trickling: Vec::new(),
-            trickled_ns: 0,
-            recorders: ByPace {
-                full: recorder(Pace::Full, &scene.window),
-                trickle: recorder(Pace::Trickle, &always),
-                stalled: recorder(Pace::Stalled, &always),
-            },
+            slow: Vec::new(),
+            slow_ns: 0,
+            unsure: VecDeque::new(),
+            left: vec![(0, 0); groups.len()],
+            happened: vec![false; scene.scenario.events.len()],
             accept: websocket::accept(KEY),
             scene,
         })
     }
 
     /// Dials and reads until the run stops.
-    pub(crate) fn run(mut self) -> io::Result<ByPace<Tally>> {
+    pub(crate) fn run(mut self) -> io::Result<Vec<Tally>> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; BUFFER_BYTES];
-        let began_ns = self.scene.clock.now_ns();
-        let mut recent_ns = began_ns;
+        let mut recent_ns = self.scene.clock.now_ns();
+        let churns = self.scene.scenario.subscribers.iter().any(|group| group.churn > 0.0);
+        let moves = churns || !self.happened.is_empty();
         while !self.scene.stop.load(Relaxed) {
-            self.dial_due(began_ns);
+            let now_ns = self.scene.clock.now_ns();
+            self.settle(now_ns);
+            self.happen(now_ns);
+            self.churn(now_ns);
+            let dials = self.dial_due(now_ns);
             let turn = match () {
-                () if self.to_dial.len() > 0 => Duration::from_millis(1),
-                () if !self.trickling.is_empty() => TRICKLE_EVERY,
+                () if dials => Duration::from_millis(1),
+                () if moves => CHURN_EVERY,
+                () if !self.slow.is_empty() || !self.unsure.is_empty() => TRICKLE_EVERY,
                 () => TURN_MAX,
             };
             self.turn(turn, &mut events, &mut buffer)?;
             let now_ns = self.scene.clock.now_ns();
             if now_ns - recent_ns >= RECENT_EVERY_NS {
                 recent_ns = now_ns;
-                self.recorders.full.publish_recent();
+                self.recorders.iter_mut().for_each(Recorder::publish_recent);
             }
-            if self.scene.give_up.load(Relaxed) && self.dialing + self.to_dial.len() > 0 {
+            if self.scene.ledgers.get().is_some() {
+                self.tell_what_is_missing();
+            }
+            if self.scene.give_up.load(Relaxed) && self.dialing + self.waiting() > 0 {
                 self.give_up();
             }
         }
@@ -142,8 +180,8 @@ impl Crowd {
         Ok(self.leave())
     }
 
-    /// Waits at most for `turn`, reads what there is, and lets the progress line see it. Whether a stalled subscriber
-    /// was among those with something to read.
+    /// Waits at most for `turn`, reads what there is, and lets the run see it. Whether a stalled subscriber was among those
+    /// with something to read.
     fn turn(&mut self, turn: Duration, events: &mut Events, buffer: &mut [u8]) -> io::Result<bool> {
         match self.poll.poll(events, Some(turn)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -152,41 +190,65 @@ impl Crowd {
         let mut stalled = false;
         for event in &*events {
             let key = event.token().0;
-            stalled |= self.subscribers.get(key).is_some_and(|subscriber| subscriber.pace() == Pace::Stalled);
+            stalled |=
+                self.subscribers.get(key).is_some_and(|subscriber| self.pace(subscriber) == Pace::Never);
             self.handle_event(key, event.is_readable(), event.is_read_closed(), buffer);
         }
-        self.trickle(buffer);
+        self.read_slowly(buffer);
         self.recorders.iter().for_each(Recorder::publish_counts);
         Ok(stalled)
     }
 
-    fn dial_due(&mut self, began_ns: u64) {
-        let seconds = (self.scene.clock.now_ns() - began_ns) as f64 / 1e9;
-        let due = (seconds * self.dials_per_second) as usize + 1;
-        while self.dialled < due && self.dialing < DIALING_MAX {
-            let Some((topic, pace)) = self.to_dial.next() else { return };
-            let address = address_of(self.scene.address, self.before + self.dialled);
-            self.dialled += 1;
-            if let Err(error) = self.dial(topic, pace, address) {
-                self.fail(pace, &Ended::Socket(error.kind()));
+    fn pace(&self, subscriber: &Subscriber) -> Pace {
+        subscriber.settings(&self.scene).pace
+    }
+
+    fn waiting(&self) -> usize {
+        self.dials.iter().map(Dials::len).sum::<usize>() + self.retries.len()
+    }
+
+    /// Makes the connections that are due; whether more are to come soon.
+    fn dial_due(&mut self, now_ns: u64) -> bool {
+        let scene = Arc::clone(&self.scene);
+        while self.dialing < DIALING_MAX
+            && self.retries.front().is_some_and(|(failed_ns, _)| now_ns - failed_ns >= RETRY_NS)
+            && let Some((_, dial)) = self.retries.pop_front()
+        {
+            self.dial(dial, now_ns);
+        }
+        for at in 0..self.dials.len() {
+            while self.dialing < DIALING_MAX
+                && let Some(dial) = self.dials[at].take_due(&scene, now_ns)
+            {
+                self.dial(dial, now_ns);
             }
+        }
+        self.dials.iter().any(|dials| dials.is_active(&scene, now_ns))
+    }
+
+    fn dial(&mut self, dial: Dial, now_ns: u64) {
+        let address = address_of(self.scene.address, self.before + self.dialled % self.size);
+        self.dialled += 1;
+        let Dial { group, past } = dial;
+        match self.connect(group, address) {
+            Ok((socket, key)) => {
+                let subscriber = Subscriber::connecting(socket, group, past, &self.scene);
+                assert_eq!(self.subscribers.insert(subscriber), key, "nothing was entered meanwhile");
+                self.dialing += 1;
+            }
+            Err(error) => self.fail(Dial { group, past }, &Ended::Socket(error.kind()), now_ns),
         }
     }
 
-    fn dial(&mut self, topic: usize, pace: Pace, address: SocketAddr) -> io::Result<()> {
-        let mut socket = match self.scene.receive_buffer {
-            Some(bytes) if pace != Pace::Full => connect_with_buffer(address, bytes)?,
-            _ => TcpStream::connect(address)?,
+    /// A connection that is being made, and the key it is registered with.
+    fn connect(&mut self, group: usize, address: SocketAddr) -> io::Result<(TcpStream, usize)> {
+        let mut socket = match self.scene.scenario.subscribers[group].receive_buffer {
+            Some(bytes) => connect_with_buffer(address, bytes)?,
+            None => TcpStream::connect(address)?,
         };
-        let entry = self.subscribers.vacant_entry();
-        self.poll.registry().register(
-            &mut socket,
-            Token(entry.key()),
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
-        entry.insert(Subscriber::connecting(socket, topic, pace, self.scene.format));
-        self.dialing += 1;
-        Ok(())
+        let key = self.subscribers.vacant_key();
+        self.poll.registry().register(&mut socket, Token(key), Interest::READABLE | Interest::WRITABLE)?;
+        Ok((socket, key))
     }
 
     fn handle_event(&mut self, key: usize, readable: bool, closing: bool, buffer: &mut [u8]) {
@@ -206,22 +268,136 @@ impl Crowd {
     /// A subscriber is subscribed; one that is slow is not told any more when its socket has something.
     fn opened(&mut self, key: usize) -> Result<(), Ended> {
         self.dialing -= 1;
+        let now_ns = self.scene.clock.now_ns();
         let subscriber = &mut self.subscribers[key];
-        let pace = subscriber.pace();
+        let group = subscriber.group;
+        let pace = subscriber.settings(&self.scene).pace;
+        let recorder = &mut self.recorders[group];
+        subscriber.since_ns = now_ns;
+        if subscriber.was_acknowledged(&self.scene) {
+            subscriber.is_sure(&self.scene);
+        } else {
+            self.unsure.push_back((now_ns + nanoseconds(SETTLE), key, now_ns));
+        }
+        if subscriber.past().again {
+            recorder.tally.reconnected += 1;
+        } else {
+            recorder.tally.joined += 1;
+            recorder.counters.joined.fetch_add(1, Relaxed);
+        }
+        recorder.counters.open.fetch_add(1, Relaxed);
         match pace {
-            Pace::Stalled => &self.scene.stalled,
-            Pace::Full | Pace::Trickle => &self.scene.subscribed[subscriber.topic()],
-        }
-        .fetch_add(1, Relaxed);
-        self.recorders.of(pace).counters.open.fetch_add(1, Relaxed);
-        if pace == Pace::Trickle {
-            self.trickling.push((key, Allowance::from(self.scene.clock.now_ns())));
-        }
-        if pace == Pace::Full {
-            return Ok(());
+            Pace::Full => return Ok(()),
+            Pace::Trickle => self.slow.push((key, Slow::Trickle(Allowance::from(now_ns)))),
+            Pace::StopAndGo => self.slow.push((key, Slow::StopAndGo)),
+            Pace::Never => {}
         }
         let deregistered = self.poll.registry().deregister(subscriber.socket());
         deregistered.map_err(|error| Ended::Socket(error.kind()))
+    }
+
+    /// Those are sure now whose time for it has passed.
+    fn settle(&mut self, now_ns: u64) {
+        while let Some(&(sure_ns, key, since_ns)) = self.unsure.front()
+            && sure_ns <= now_ns
+        {
+            self.unsure.pop_front();
+            // Another may have come in its place.
+            if let Some(subscriber) = self.subscribers.get_mut(key).filter(|found| found.since_ns == since_ns)
+            {
+                subscriber.is_sure(&self.scene);
+            }
+        }
+    }
+
+    /// Cuts off those whom an event cuts off.
+    fn happen(&mut self, now_ns: u64) {
+        let scene = Arc::clone(&self.scene);
+        for (at, event) in scene.scenario.events.iter().enumerate() {
+            let is_due = scene.in_window(nanoseconds(event.at.0)).is_some_and(|at_ns| at_ns <= now_ns);
+            if !is_due || std::mem::replace(&mut self.happened[at], true) {
+                continue;
+            }
+            let is_hit = |subscriber: &Subscriber| {
+                subscriber.is_open() && scene.scenario.subscribers[subscriber.group].name == event.group
+            };
+            let hit: Vec<_> = self
+                .subscribers
+                .iter()
+                .filter(|(_, subscriber)| is_hit(subscriber))
+                .map(|(key, _)| key)
+                .collect();
+            let count = (hit.len() as f64 * event.disconnect).round() as usize;
+            // Spread evenly, so that those of every topic are among them.
+            let chosen = hit
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| (place + 1) * count / hit.len() > place * count / hit.len());
+            for (_, &key) in chosen {
+                let subscriber = self.let_go(key);
+                let group = subscriber.group;
+                let mut past = subscriber.into_past();
+                // It can go on only from a place that it knows.
+                if event.resume && scene.adapter.tells_offsets {
+                    past.resumes = true;
+                } else {
+                    past = self.part(group, &past);
+                }
+                past.again = true;
+                let from = 2 * scene.scenario.subscribers.len();
+                self.dials[from + at].push(Dial { group, past });
+            }
+        }
+    }
+
+    /// Lets those leave that are due to, and others come in their place.
+    fn churn(&mut self, now_ns: u64) {
+        let scene = Arc::clone(&self.scene);
+        let began_ns = scene.began_ns.load(Relaxed);
+        for (group, settings) in scene.scenario.subscribers.iter().enumerate() {
+            let now_ns = now_ns.min(scene.window.until_ns());
+            if settings.churn == 0.0 || now_ns <= began_ns {
+                continue;
+            }
+            let due = ((now_ns - began_ns) as f64 / 1e9 * settings.churn * self.share) as u64;
+            while self.left[group].0 < due {
+                let Some(key) = self.next_to_leave(group) else { break };
+                self.left[group].0 += 1;
+                self.subscribers[key].close();
+                let past = self.let_go(key).into_past();
+                let past = self.part(group, &past);
+                self.recorders[group].tally.asked += 1;
+                self.dials[scene.scenario.subscribers.len() + group].push(Dial { group, past });
+            }
+        }
+    }
+
+    /// The next one of a group that is subscribed, in turn.
+    fn next_to_leave(&mut self, group: usize) -> Option<usize> {
+        let cursor = self.left[group].1;
+        let is_one = |key: &usize| {
+            self.subscribers
+                .get(*key)
+                .is_some_and(|subscriber| subscriber.group == group && subscriber.is_open())
+        };
+        let key = (cursor..self.subscribers.capacity()).find(is_one).or_else(|| (0..cursor).find(is_one))?;
+        self.left[group].1 = key + 1;
+        Some(key)
+    }
+
+    /// Removes a subscriber that is subscribed.
+    fn let_go(&mut self, key: usize) -> Subscriber {
+        let subscriber = self.subscribers.remove(key);
+        self.slow.retain(|(slow, _)| *slow != key);
+        self.recorders[subscriber.group].counters.open.fetch_sub(1, Relaxed);
+        subscriber
+    }
+
+    /// Notes what a subscriber had that leaves by its own; what one has that comes in its place.
+    fn part(&mut self, group: usize, past: &Past) -> Past {
+        let outcomes = past.tracks.iter().map(|track| track.outcome(true));
+        self.recorders[group].tally.outcomes.extend(outcomes);
+        Past::none(&self.scene, past.tracks.iter().map(crate::track::Track::topic))
     }
 
     /// Reads until the socket has no more. A read that leaves room in the buffer took all there was; only a connection
@@ -248,43 +424,79 @@ impl Crowd {
             }
         };
         let now_ns = self.scene.clock.now_ns();
-        let recorder = self.recorders.of_mut(subscriber.pace());
+        let recorder = &mut self.recorders[subscriber.group];
         subscriber.handle_bytes(&buffer[..length], now_ns, &self.scene, &self.accept, recorder)?;
         Ok(Some(length))
     }
 
-    /// Lets those who trickle read what they may, now and then.
-    fn trickle(&mut self, buffer: &mut [u8]) {
+    /// Lets the slow read what they may, now and then.
+    fn read_slowly(&mut self, buffer: &mut [u8]) {
         let now_ns = self.scene.clock.now_ns();
-        if now_ns - self.trickled_ns < nanoseconds(TRICKLE_EVERY) {
+        if now_ns - self.slow_ns < nanoseconds(TRICKLE_EVERY) {
             return;
         }
-        self.trickled_ns = now_ns;
-        let mut trickling = std::mem::take(&mut self.trickling);
-        trickling.retain_mut(|(key, allowance)| {
-            let may = allowance.at(now_ns, self.scene.trickle_rate, TRICKLE_BURST_NS).min(buffer.len());
-            if may == 0 {
-                return true;
-            }
-            match self.read_once(*key, &mut buffer[..may]) {
-                Ok(length) => {
-                    allowance.spend(length.unwrap_or(0));
-                    true
+        self.slow_ns = now_ns;
+        let mut all = std::mem::take(&mut self.slow);
+        all.retain_mut(|(key, slow)| {
+            let settings = self.subscribers[*key].settings(&self.scene);
+            let read = match slow {
+                Slow::Trickle(allowance) => {
+                    let may =
+                        allowance.at(now_ns, settings.bytes_per_second, TRICKLE_BURST_NS).min(buffer.len());
+                    if may == 0 {
+                        return true;
+                    }
+                    self.read_once(*key, &mut buffer[..may])
+                        .map(|length| allowance.spend(length.unwrap_or(0)))
                 }
+                Slow::StopAndGo => {
+                    let (go_ns, stop_ns) = (nanoseconds(settings.go.0), nanoseconds(settings.stop.0));
+                    if !pace::goes(now_ns, *key, go_ns, stop_ns) {
+                        return true;
+                    }
+                    self.read(*key, true, buffer)
+                }
+            };
+            match read {
+                Ok(()) => true,
                 Err(ended) => {
                     self.end(*key, &ended);
                     false
                 }
             }
         });
-        self.trickling = trickling;
+        self.slow = all;
+    }
+
+    /// Counts who misses something, once it is known what was published.
+    fn tell_what_is_missing(&mut self) {
+        let scene = Arc::clone(&self.scene);
+        let Some(ledgers) = scene.ledgers.get() else { return };
+        let conflating = scene.scenario.topics.conflating;
+        let mut incomplete = vec![0; self.recorders.len()];
+        for (_, subscriber) in &self.subscribers {
+            let misses = || {
+                let mut tracks = subscriber.past().tracks.iter();
+                tracks.any(|track| !track.is_complete(&ledgers[track.topic()], conflating))
+            };
+            if self.pace(subscriber) != Pace::Never && (!subscriber.is_open() || misses()) {
+                incomplete[subscriber.group] += 1;
+            }
+        }
+        let retries = self.retries.iter().map(|(_, dial)| dial.group);
+        retries.for_each(|group| incomplete[group] += 1);
+        // Those on their way; the count of a group is wanted only as none or some.
+        let waiting: usize = self.dials.iter().map(Dials::len).sum();
+        for (recorder, count) in self.recorders.iter().zip(incomplete) {
+            recorder.counters.incomplete.store(count + waiting as u64, Relaxed);
+        }
     }
 
     /// Reads what the stalled were sent, to learn which of them the server has closed. Their messages count for nothing.
     fn look_at_the_stalled(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
         let mut stalled = 0;
         for (key, subscriber) in &mut self.subscribers {
-            if subscriber.is_open() && subscriber.pace() == Pace::Stalled {
+            if subscriber.is_open() && subscriber.settings(&self.scene).pace == Pace::Never {
                 self.poll.registry().register(subscriber.socket(), Token(key), Interest::READABLE)?;
                 stalled += 1;
             }
@@ -301,45 +513,68 @@ impl Crowd {
         Ok(())
     }
 
+    /// The server ended a connection.
     fn end(&mut self, key: usize, ended: &Ended) {
-        let subscriber = self.subscribers.remove(key);
-        self.trickling.retain(|(trickling, _)| *trickling != key);
-        let recorder = self.recorders.of_mut(subscriber.pace());
-        if subscriber.is_open() {
-            recorder.counters.open.fetch_sub(1, Relaxed);
+        if self.subscribers[key].is_open() {
+            let subscriber = self.let_go(key);
+            let strict = subscriber.settings(&self.scene).is_strict();
+            let recorder = &mut self.recorders[subscriber.group];
+            recorder.counters.ended.fetch_add(1, Relaxed);
             *recorder.tally.disconnects.entry(ended.label()).or_default() += 1;
-            recorder.tally.outcomes.push(subscriber.outcome());
+            self.conclude(&subscriber, !strict);
         } else {
             self.dialing -= 1;
-            self.fail(subscriber.pace(), ended);
+            let subscriber = self.subscribers.remove(key);
+            let (group, now_ns) = (subscriber.group, self.scene.clock.now_ns());
+            self.fail(Dial { group, past: subscriber.into_past() }, ended, now_ns);
         }
     }
 
-    fn fail(&mut self, pace: Pace, ended: &Ended) {
-        let recorder = self.recorders.of_mut(pace);
-        recorder.counters.failed.fetch_add(1, Relaxed);
+    /// Notes what a subscriber has in the end. Who never reads has nothing that counts.
+    fn conclude(&mut self, subscriber: &Subscriber, left: bool) {
+        if self.pace(subscriber) != Pace::Never {
+            let outcomes = subscriber.past().tracks.iter().map(|track| track.outcome(left));
+            self.recorders[subscriber.group].tally.outcomes.extend(outcomes);
+        }
+    }
+
+    fn fail(&mut self, dial: Dial, ended: &Ended, now_ns: u64) {
+        let recorder = &mut self.recorders[dial.group];
         *recorder.tally.failures.entry(ended.label()).or_default() += 1;
+        if dial.past.again {
+            self.retries.push_back((now_ns, dial));
+        } else {
+            recorder.counters.failed.fetch_add(1, Relaxed);
+        }
     }
 
     fn give_up(&mut self) {
-        let waiting: Vec<_> = self
-            .subscribers
-            .iter()
-            .filter(|(_, subscriber)| !subscriber.is_open())
-            .map(|(key, _)| key)
-            .collect();
+        let is_waiting = |subscriber: &Subscriber| !subscriber.is_open();
+        let waiting: Vec<_> =
+            self.subscribers.iter().filter(|(_, found)| is_waiting(found)).map(|(key, _)| key).collect();
         waiting.into_iter().for_each(|key| self.end(key, &Ended::GivenUp));
-        for (_, pace) in std::mem::take(&mut self.to_dial) {
-            self.fail(pace, &Ended::GivenUp);
+        let now_ns = self.scene.clock.now_ns();
+        for at in 0..self.dials.len() {
+            for dial in self.dials[at].take_all() {
+                self.fail(dial, &Ended::GivenUp, now_ns);
+            }
         }
     }
 
-    fn leave(mut self) -> ByPace<Tally> {
-        for mut subscriber in self.subscribers.drain().filter(Subscriber::is_open) {
-            subscriber.close(self.scene.format);
-            self.recorders.of_mut(subscriber.pace()).tally.outcomes.push(subscriber.outcome());
+    fn leave(mut self) -> Vec<Tally> {
+        self.give_up();
+        for (_, Dial { group, past }) in std::mem::take(&mut self.retries) {
+            // Cut off by the run, it could not come back.
+            let tally = &mut self.recorders[group].tally;
+            *tally.disconnects.entry("did not come back".to_owned()).or_default() += 1;
+            tally.outcomes.extend(past.tracks.iter().map(|track| track.outcome(false)));
         }
-        self.recorders.map(|recorder| recorder.tally)
+        let open: Vec<_> = self.subscribers.drain().filter(Subscriber::is_open).collect();
+        for mut subscriber in open {
+            subscriber.close();
+            self.conclude(&subscriber, false);
+        }
+        self.recorders.into_iter().map(|recorder| recorder.tally).collect()
     }
 }
 
@@ -366,32 +601,9 @@ fn address_of(address: SocketAddr, index: usize) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), address.port()))
 }
 
-/// How many subscribers each topic gets: by `weights`, which sum to 1, the remainders to the largest parts left over.
-pub(crate) fn shares(subscribers: usize, weights: &[f64]) -> Vec<usize> {
-    let exact = |topic: usize| weights[topic] * subscribers as f64;
-    let mut shares: Vec<_> = (0..weights.len()).map(|topic| exact(topic) as usize).collect();
-    let mut by_remainder: Vec<_> = (0..weights.len()).collect();
-    by_remainder.sort_by(|&a, &b| exact(b).fract().total_cmp(&exact(a).fract()));
-    let left = subscribers.saturating_sub(shares.iter().sum());
-    by_remainder.into_iter().cycle().take(left).for_each(|topic| shares[topic] += 1);
-    shares
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shares_follow_the_weights_and_add_up() {
-        let check = |subscribers, weights: &[f64], expect: &[usize]| {
-            assert_eq!(shares(subscribers, weights), expect, "{subscribers} over {weights:?}");
-        };
-        check(10, &[1.0], &[10]);
-        check(7, &[0.5, 0.5], &[4, 3]);
-        check(10, &[0.6, 0.3, 0.1], &[6, 3, 1]);
-        check(0, &[0.5, 0.5], &[0, 0]);
-        check(1, &[0.2, 0.5, 0.3], &[0, 1, 0]);
-    }
 
     #[test]
     fn connections_past_what_one_address_has_ports_for_go_to_the_next() {

@@ -43,9 +43,21 @@ pub(crate) struct EventStream {
     /// Of the data that came so far; `None` before its first line.
     length: Option<u64>,
     data: Vec<u8>,
+    /// The last `id`, where somebody wants it.
+    last_id: Option<Box<str>>,
 }
 
 impl EventStream {
+    /// One that remembers the last `id`.
+    pub(crate) fn remembering() -> Self {
+        Self { last_id: Some(Box::default()), ..Self::default() }
+    }
+
+    /// The last `id`, of one that remembers it.
+    pub(crate) fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref().filter(|id| !id.is_empty())
+    }
+
     /// The next whole event in `input`, which is moved past what was used. `None`: all of it is used up, or the stream is
     /// at its end. Events without data are none (section 9.2.6), and comments belong to no event.
     pub(crate) fn next<'i>(&mut self, input: &mut &'i [u8]) -> Result<Option<Event<'i>>, Violation> {
@@ -62,7 +74,12 @@ impl EventStream {
             match field {
                 Field::Data => self.extend(&mut data, value),
                 Field::Event => self.name = name_of(&value.bytes),
-                Field::Id => self.offset = Some(offset_of(&value.bytes)?),
+                Field::Id => {
+                    self.offset = Some(offset_of(&value.bytes)?);
+                    if let Some(last) = &mut self.last_id {
+                        *last = String::from_utf8_lossy(&value.bytes).into();
+                    }
+                }
                 Field::Other => {}
             }
         }

@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
-use crate::args::Format;
 use crate::event_stream::{EventStream, Name};
 use crate::lines::Lines;
+use crate::polls::{Polled, Polls};
 use crate::scanner::{Scanner, Violation};
+use crate::scenario::Format;
 use crate::websocket::{BINARY, CLOSE, PING, PONG, TEXT};
 
 /// Finds the items of one connection, wherever the reads cut them.
@@ -22,10 +23,11 @@ enum Stream {
     Frames(Scanner),
     Events(EventStream),
     Lines(Lines),
+    Polls(Polls),
 }
 
 /// One thing that a server says. Bytes may be cut off: `length` is what they were on the wire.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Item<'i> {
     /// A message that is its payload; its offset in formats that have one beside it.
     Payload {
@@ -44,6 +46,7 @@ pub(crate) enum Item<'i> {
     Malformed,
     Ping(Cow<'i, [u8]>),
     Close(Option<u16>),
+    Polled(Polled),
     /// The last chunk.
     Last,
 }
@@ -52,10 +55,20 @@ impl Incoming {
     pub(crate) fn new(format: Format) -> Self {
         let stream = match format {
             Format::Raw | Format::Json => Stream::Frames(Scanner::default()),
-            Format::Sse | Format::Events => Stream::Events(EventStream::default()),
+            Format::Sse => Stream::Events(EventStream::default()),
+            Format::Events => Stream::Events(EventStream::remembering()),
+            Format::Poll => Stream::Polls(Polls::default()),
             Format::Ndjson => Stream::Lines(Lines::default()),
         };
         Self { format, stream }
+    }
+
+    /// Where a stream of many topics is.
+    pub(crate) fn last_id(&self) -> Option<&str> {
+        match &self.stream {
+            Stream::Events(events) => events.last_id(),
+            _ => None,
+        }
     }
 
     /// The next item in `input`, which is moved past what was used. `None`: all of it is used up.
@@ -94,6 +107,7 @@ impl Incoming {
                 }
                 Ok(events.is_last().then_some(Item::Last))
             }
+            Stream::Polls(polls) => Ok(polls.next(input)?.map(Item::Polled)),
             Stream::Lines(lines) => {
                 while let Some(line) = lines.next(input)? {
                     // An empty line says that the server is there.
@@ -118,12 +132,13 @@ mod tests {
         let check = |format, stream: &[u8], expect: &[Item<'_>]| {
             let (mut incoming, mut input, mut found) = (Incoming::new(format), stream, Vec::new());
             while let Some(item) = incoming.next(&mut input).unwrap() {
-                let last = item == Item::Last;
-                found.push(item);
+                let last = matches!(item, Item::Last);
+                found.push(format!("{item:?}"));
                 if last {
                     break;
                 }
             }
+            let expect: Vec<_> = expect.iter().map(|item| format!("{item:?}")).collect();
             assert_eq!(found, expect, "{format}");
         };
         let mut frames = Vec::new();

@@ -1,14 +1,17 @@
-//! `fanfare-load`: puts load on a Fanfare gateway, checks that every message arrived, and measures what it took.
+//! `fanfare-load`: puts load on a Fanfare gateway or another server, checks that every message arrived, and measures what
+//! it took.
 //!
 //! ```text
-//!     quick ─┬─► subscriber threads (crowd): connect (request), read (incoming), check and count (recorder)
-//!            ├─► publisher threads: what is due (schedule) is posted (payload)
-//!            └─► report: text and JSON, with the server's CPU and memory (process)
+//!     scenario ──► run ─┬─► subscriber threads (crowd): connect (dials), ask (request), read (incoming, foreign),
+//!     adapter ───►      │                               check (track) and count (recorder)
+//!                       ├─► publisher threads: what is due (schedule) is written (outgoing)
+//!                       └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with
 //! ```
 //!
 //! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
-//! disconnected, or the server could not be reached; 2 when the command line is wrong.
+//! disconnected, the run ended before its time, or the server could not be reached; 2 when the command line, a scenario or
+//! an adapter is wrong.
 
 use std::process::ExitCode;
 
@@ -16,36 +19,54 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 use args::{Args, Command};
 
+mod adapter;
 mod args;
 mod chunks;
+mod commands;
 mod connection;
 mod crowd;
+mod dials;
 mod event_stream;
 mod floor;
+mod foreign;
 mod http;
 mod incoming;
+mod ledger;
 mod lines;
+mod load;
+mod outgoing;
 mod pace;
 mod payload;
+mod polls;
 mod process;
 mod progress;
 mod publisher;
-mod quick;
 mod recorder;
 mod report;
 mod request;
+mod run;
 mod scanner;
+mod scenario;
+mod scene;
 mod schedule;
+mod series;
+mod stamps;
 mod subscriber;
+mod track;
 mod websocket;
+
+const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
-        Command::Quick(options) => {
-            if let Err(problem) = options.check() {
-                Args::command().error(ErrorKind::ValueValidation, problem).exit();
-            }
-            quick::run(&options)
+        Command::Quick(options) => match options.scenario() {
+            Ok(scenario) => commands::run(&options.common, vec![scenario]),
+            Err(problem) => Args::command().error(ErrorKind::ValueValidation, problem).exit(),
+        },
+        Command::Run(options) => commands::run_scenarios(&options),
+        Command::List => {
+            print!("{}", scenario::list());
+            Ok(true)
         }
         Command::Floor(options) => floor::run(&options).map(|()| true),
     };
@@ -54,7 +75,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("fanfare-load: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<scenario::Refused>() { ExitCode::from(WRONG) } else { ExitCode::FAILURE }
         }
     }
 }

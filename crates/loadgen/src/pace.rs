@@ -1,23 +1,24 @@
-//! How fast subscribers read: as fast as they can, at a low rate, or not at all.
+//! How fast subscribers read: as fast as they can, at a low rate, now and then, or not at all.
 //!
-//! Figures of the three are kept apart: what a server does for its slow readers says nothing of the healthy ones.
+//! Latencies of the slow count for all that they read, those of the others for the window alone: what a server does for its
+//! slow readers says nothing of the healthy ones.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// How fast one subscriber reads once it is subscribed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Pace {
+    #[default]
     Full,
     /// So many bytes per second and no more.
     Trickle,
+    /// Everything for a while, then nothing for a while.
+    StopAndGo,
     /// Nothing, until the run is over. Then it is looked at what waits, for the close among it.
-    Stalled,
-}
-
-/// One for each pace.
-#[derive(Debug, Default)]
-pub(crate) struct ByPace<T> {
-    pub(crate) full: T,
-    pub(crate) trickle: T,
-    pub(crate) stalled: T,
+    Never,
 }
 
 /// What a trickling subscriber may read now.
@@ -27,47 +28,21 @@ pub(crate) struct Allowance {
     since_ns: u64,
 }
 
-/// The pace of each of `subscribers`, the slow ones spread evenly among them and the stalled among the slow.
-pub(crate) fn paces(subscribers: usize, stalled: usize, trickle: usize) -> impl Iterator<Item = Pace> {
-    // Of `all`, `chosen` are spread evenly: is the one at `at` among them?
-    let is_chosen = |at: usize, chosen: usize, all: usize| (at + 1) * chosen / all > at * chosen / all;
-    let (slow, mut slow_before) = (stalled + trickle, 0);
-    (0..subscribers).map(move |at| {
-        if !is_chosen(at, slow, subscribers) {
-            return Pace::Full;
-        }
-        slow_before += 1;
-        if is_chosen(slow_before - 1, stalled, slow) { Pace::Stalled } else { Pace::Trickle }
-    })
+/// Whether a subscriber that stops and goes reads at `now_ns`. They don't all stop at once: `key` shifts them.
+pub(crate) fn goes(now_ns: u64, key: usize, go_ns: u64, stop_ns: u64) -> bool {
+    let round_ns = go_ns + stop_ns;
+    let shift_ns = (key as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % round_ns;
+    (now_ns + shift_ns) % round_ns < go_ns
 }
 
-impl<T> ByPace<T> {
-    pub(crate) fn new(mut make: impl FnMut() -> T) -> Self {
-        Self { full: make(), trickle: make(), stalled: make() }
-    }
-
-    pub(crate) fn map<U>(self, mut change: impl FnMut(T) -> U) -> ByPace<U> {
-        ByPace { full: change(self.full), trickle: change(self.trickle), stalled: change(self.stalled) }
-    }
-
-    pub(crate) fn of(&self, pace: Pace) -> &T {
-        match pace {
-            Pace::Full => &self.full,
-            Pace::Trickle => &self.trickle,
-            Pace::Stalled => &self.stalled,
-        }
-    }
-
-    pub(crate) fn of_mut(&mut self, pace: Pace) -> &mut T {
-        match pace {
-            Pace::Full => &mut self.full,
-            Pace::Trickle => &mut self.trickle,
-            Pace::Stalled => &mut self.stalled,
-        }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        [&self.full, &self.trickle, &self.stalled].into_iter()
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Trickle => "trickle",
+            Self::StopAndGo => "stop-and-go",
+            Self::Never => "never",
+        })
     }
 }
 
@@ -96,27 +71,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_subscribers_are_spread_among_the_others() {
-        let check = |subscribers, stalled, trickle, expect: &str| {
-            let text: String = paces(subscribers, stalled, trickle)
-                .map(|pace| match pace {
-                    Pace::Full => '.',
-                    Pace::Trickle => 't',
-                    Pace::Stalled => 's',
-                })
-                .collect();
-            assert_eq!(text, expect);
-        };
-        check(6, 0, 0, "......");
-        check(6, 2, 0, "..s..s");
-        check(6, 0, 3, ".t.t.t");
-        check(8, 2, 2, ".t.s.t.s");
-        check(3, 1, 2, "tts");
-        check(0, 0, 0, "");
-        for (subscribers, stalled, trickle) in [(2_000, 200, 0), (101, 7, 13), (9, 4, 5)] {
-            let count = |pace| paces(subscribers, stalled, trickle).filter(|&other| other == pace).count();
-            assert_eq!((count(Pace::Stalled), count(Pace::Trickle)), (stalled, trickle));
+    fn who_stops_and_goes_reads_its_part_of_the_time() {
+        for key in 0..20 {
+            let going = (0..4_000).filter(|&now_ns| goes(now_ns, key, 100, 300)).count();
+            assert_eq!(going, 1_000, "of 4,000");
         }
+        let at_once = (0..1_000).filter(|&key| goes(0, key, 100, 300)).count();
+        assert!((150..350).contains(&at_once), "{at_once} of 1,000 at one moment");
+        assert!((0..100).all(|now_ns| goes(now_ns, 3, 1, 0)), "without a stop");
     }
 
     #[test]

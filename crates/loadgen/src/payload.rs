@@ -1,13 +1,14 @@
 //! The payload of a measured message: when it was due and its place in its topic, then a quote, then padding.
 //!
 //! ```text
-//!     {"t":100000002350000000,"n":1000000117,"symbol":"BTC-USD","bid":"64000.10","ask":"64000.20","pad":"xxxx"}
-//!          └ 18 digits             └ 10 digits
+//!     {"t":1000002350000000,"n":1000030000000117,"symbol":"BTC-USD","bid":"64000.10","ask":"64000.20","pad":"xxxx"}
+//!          └ 16 digits           └ 1, 5 digits of the topic, 10 of the place
 //! ```
 //!
-//! `t` is the intended time of sending in nanoseconds of the monotonic clock since the run began, plus [`T_BASE`];
-//! `n` counts the messages of a topic, plus [`N_BASE`]. The bases keep the digits in place, so that a subscriber reads
-//! them without a JSON parser. Both clocks are of one process: no clock is compared across machines.
+//! `t` is the intended time of sending in nanoseconds of the monotonic clock since the run began, plus [`BASE`]; `n` is
+//! the topic's number and the message's place in it, plus [`BASE`]. The base keeps the digits in place, so that a subscriber
+//! reads them without a JSON parser; both numbers are below 2^53, so that a server that reads and writes JSON anew does not
+//! change them. Both clocks are of one process: no clock is compared across machines.
 //!
 //! # Bounds       a payload has exactly the bytes asked for, at least [`PAYLOAD_BYTES_MIN`]
 
@@ -15,21 +16,25 @@ use std::io::Write as _;
 
 use fanfare_market::Tick;
 
-const T_BASE: u64 = 100_000_000_000_000_000;
-const N_BASE: u64 = 1_000_000_000;
-const T_DIGITS: usize = 18;
-const N_DIGITS: usize = 10;
+const BASE: u64 = 1_000_000_000_000_000;
+/// Of `t` and of `n`.
+pub(crate) const NUMBER_DIGITS: usize = 16;
+/// Messages of one topic.
+const SEQUENCES: u64 = 10_000_000_000;
+/// Topics of one run.
+pub(crate) const TOPICS_MAX: usize = 100_000;
 const BEFORE_T: &[u8] = br#"{"t":"#;
 const BEFORE_N: &[u8] = br#","n":"#;
 const BEFORE_PAD: &[u8] = br#","pad":""#;
 
 /// `t`, `n` and the closing brace.
-pub(crate) const PAYLOAD_BYTES_MIN: usize = BEFORE_T.len() + T_DIGITS + BEFORE_N.len() + N_DIGITS + 1;
+pub(crate) const PAYLOAD_BYTES_MIN: usize = BEFORE_T.len() + BEFORE_N.len() + 2 * NUMBER_DIGITS + 1;
 
 /// What a payload says of its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) intended_ns: u64,
+    pub(crate) topic: usize,
     /// From 0 in each topic.
     pub(crate) sequence: u64,
 }
@@ -38,22 +43,32 @@ impl Stamp {
     /// The stamp at the start of a payload, if it has one.
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
         let rest = payload.strip_prefix(BEFORE_T)?;
-        let (t, rest) = rest.split_at_checked(T_DIGITS)?;
-        let (n, _) = rest.strip_prefix(BEFORE_N)?.split_at_checked(N_DIGITS)?;
-        let intended_ns = digits(t)?.checked_sub(T_BASE)?;
-        Some(Self { intended_ns, sequence: digits(n)?.checked_sub(N_BASE)? })
+        let (t, rest) = rest.split_at_checked(NUMBER_DIGITS)?;
+        let (n, _) = rest.strip_prefix(BEFORE_N)?.split_at_checked(NUMBER_DIGITS)?;
+        Self::of_numbers(digits(t)?, digits(n)?)
+    }
+
+    /// The stamp of the numbers `t` and `n`.
+    pub(crate) fn of_numbers(t: u64, n: u64) -> Option<Self> {
+        let (intended_ns, place) = (t.checked_sub(BASE)?, n.checked_sub(BASE)?);
+        let topic = usize::try_from(place / SEQUENCES).ok().filter(|&topic| topic < TOPICS_MAX)?;
+        Some(Self { intended_ns, topic, sequence: place % SEQUENCES })
+    }
+
+    /// Appends `{"t":…,"n":…`: what a payload begins with.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        let t = BASE + self.intended_ns;
+        let n = BASE + self.topic as u64 * SEQUENCES + self.sequence;
+        write!(out, r#"{{"t":{t},"n":{n}"#).expect("a Vec takes every write");
     }
 
     /// Appends a payload of exactly `size` bytes; the quote is left out where it doesn't fit.
     pub(crate) fn write_payload(self, quote: &Tick<'_>, size: usize, out: &mut Vec<u8>) {
         let end = out.len() + size;
-        let t = T_BASE + self.intended_ns;
-        let n = N_BASE + self.sequence;
-        let sure = "a Vec takes every write";
-        write!(out, r#"{{"t":{t},"n":{n}"#).expect(sure);
+        self.write(out);
         let stamped = out.len();
         write!(out, r#","symbol":"{}","bid":"{}","ask":"{}""#, quote.symbol, quote.bid, quote.ask)
-            .expect(sure);
+            .expect("a Vec takes every write");
         if out.len() >= end {
             out.truncate(stamped);
         }
@@ -107,20 +122,20 @@ mod tests {
     fn a_payload_has_the_size_asked_for_is_json_and_keeps_its_stamp() {
         let mut market = Market::new(3, 1);
         for size in PAYLOAD_BYTES_MIN..400 {
-            let stamp = Stamp { intended_ns: size as u64 * 1_234_567, sequence: size as u64 };
+            let stamp = Stamp { intended_ns: size as u64 * 1_234_567, topic: size, sequence: size as u64 };
             let mut out = b"before".to_vec();
             stamp.write_payload(&market.tick(), size, &mut out);
             let payload = &out[6..];
             assert_eq!(payload.len(), size);
             let parsed: serde_json::Value = serde_json::from_slice(payload).unwrap();
-            assert_eq!(parsed["n"], N_BASE + stamp.sequence);
+            assert_eq!(parsed["n"], BASE + (SEQUENCES + 1) * stamp.sequence);
             assert_eq!(Stamp::read(payload), Some(stamp));
         }
     }
 
     #[test]
     fn a_payload_of_another_shape_has_no_stamp() {
-        for text in ["", "{}", r#"{"t":1,"n":2}"#, r#"{"t":100000000000000000,"n":99999x9999}"#] {
+        for text in ["", "{}", r#"{"t":1,"n":2}"#, r#"{"t":1000000000000000,"n":100000000x000000}"#] {
             assert_eq!(Stamp::read(text.as_bytes()), None, "{text}");
         }
     }

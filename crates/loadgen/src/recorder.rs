@@ -1,10 +1,9 @@
 //! What the subscribers saw: which messages came, in what order, and how late.
 //!
-//! Each subscriber has a [`Track`] of its topic's sequence; each thread of subscribers has one [`Recorder`] that counts
-//! for all of them, and [`Counters`] that the progress line reads meanwhile.
+//! Each subscriber has a [`Track`] of each of its topics; each thread of subscribers has one [`Recorder`] for each group,
+//! and [`Counters`] that the run looks at meanwhile.
 //!
 //! # Owner        a recorder: its thread; counters and window: shared
-//! # Bounds       a track is 32 bytes, whatever was lost
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hdrhistogram::Histogram;
 
 use crate::payload::Stamp;
+use crate::track::{Arrival, Outcome, Track};
 
 /// One minute: later than that is as good as lost.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -20,88 +20,6 @@ const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// A histogram of nanoseconds up to a minute, exact to `digits` digits.
 pub(crate) fn histogram(digits: u8) -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits).expect("the bounds are constant and valid")
-}
-
-/// What one subscriber has received of its topic.
-///
-/// `seen` remembers the last 64 sequence numbers, as a bit each, the newest lowest. So a message that fills a hole is
-/// told from one that came twice; one that comes after more than 64 newer ones counts as repeated, and its hole as lost.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Track {
-    /// One past the newest.
-    next: u64,
-    seen: u64,
-    unique: u64,
-    /// The last offset, in formats that have one.
-    offset: u64,
-}
-
-/// How a message stands to those before it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    Newest,
-    OutOfOrder,
-    Repeated,
-}
-
-impl Track {
-    /// Takes note of message `sequence`.
-    pub(crate) fn arrive(&mut self, sequence: u64) -> Arrival {
-        if sequence >= self.next {
-            let step = sequence + 1 - self.next;
-            self.seen = if step < 64 { self.seen << step | 1 } else { 1 };
-            self.next = sequence + 1;
-            self.unique += 1;
-            return Arrival::Newest;
-        }
-        let age = self.next - 1 - sequence;
-        if age >= 64 || self.seen & 1 << age != 0 {
-            return Arrival::Repeated;
-        }
-        self.seen |= 1 << age;
-        self.unique += 1;
-        Arrival::OutOfOrder
-    }
-
-    /// Messages older than the newest that have not come.
-    pub(crate) fn holes(&self) -> u64 {
-        self.next - self.unique
-    }
-
-    /// Different messages received.
-    pub(crate) fn unique(&self) -> u64 {
-        self.unique
-    }
-
-    /// What there is to say at the end, of a subscriber of `topic`.
-    pub(crate) fn outcome(&self, topic: usize) -> Outcome {
-        Outcome { topic, unique: self.unique, next: self.next }
-    }
-
-    /// Takes note of an offset: how far it is above the last one, if it is. What came before the first offset is not known.
-    fn advance(&mut self, offset: u64) -> Option<u64> {
-        let step =
-            if self.offset == 0 { 1 } else { offset.checked_sub(self.offset).filter(|&step| step > 0)? };
-        self.offset = offset;
-        Some(step)
-    }
-
-    /// Takes note that offsets from `from` up to `to` will not come.
-    fn skip(&mut self, from: u64, to: u64) {
-        if self.offset == 0 || from <= self.offset + 1 {
-            self.offset = self.offset.max(to);
-        }
-    }
-}
-
-/// What one subscriber received of its topic in all.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outcome {
-    pub(crate) topic: usize,
-    /// Different messages.
-    pub(crate) unique: u64,
-    /// One past the newest sequence number.
-    pub(crate) next: u64,
 }
 
 /// The time between warm-up and drain, in nanoseconds of the run's clock. Latency counts for messages due in it.
@@ -132,6 +50,15 @@ impl Window {
         self.until_ns.fetch_min(now_ns, Relaxed);
     }
 
+    /// When it begins, once that is known.
+    pub(crate) fn from_ns(&self) -> Option<u64> {
+        Some(self.from_ns.load(Relaxed)).filter(|&from_ns| from_ns < u64::MAX)
+    }
+
+    pub(crate) fn until_ns(&self) -> u64 {
+        self.until_ns.load(Relaxed)
+    }
+
     /// How long it was open at `now_ns`.
     pub(crate) fn seconds(&self, now_ns: u64) -> f64 {
         let until_ns = self.until_ns.load(Relaxed).min(now_ns);
@@ -143,38 +70,56 @@ impl Window {
     }
 }
 
-/// What one thread of subscribers tells while it runs. All of it lags by at most one turn of the thread's loop.
+/// What one thread of subscribers tells of one group while it runs. All of it lags by at most one turn of the thread's loop.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    /// Subscribers that are subscribed.
+    /// Subscribers that are subscribed now.
     pub(crate) open: AtomicU64,
+    /// Subscribers that were subscribed for the first time.
+    pub(crate) joined: AtomicU64,
     /// Subscribers that never were.
     pub(crate) failed: AtomicU64,
+    /// Connections that the server ended.
+    pub(crate) ended: AtomicU64,
     /// Frames with a message, repeated ones too.
     pub(crate) delivered: AtomicU64,
-    /// Different messages.
-    pub(crate) unique: AtomicU64,
     /// Messages older than the newest that have not come.
     pub(crate) holes: AtomicU64,
-    /// Latencies since the progress line last took them.
+    /// Subscribers that miss something once publishing is over; `u64::MAX` before it was looked.
+    pub(crate) incomplete: AtomicU64,
+    /// Latencies since they were last taken.
     pub(crate) recent: Mutex<Histogram<u64>>,
 }
 
 impl Counters {
     pub(crate) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        let recent = Mutex::new(histogram(2));
-        Self { open: zero(), failed: zero(), delivered: zero(), unique: zero(), holes: zero(), recent }
+        Self {
+            open: zero(),
+            joined: zero(),
+            failed: zero(),
+            ended: zero(),
+            delivered: zero(),
+            holes: zero(),
+            incomplete: AtomicU64::new(u64::MAX),
+            recent: Mutex::new(histogram(2)),
+        }
     }
 }
 
 /// What a thread of subscribers, or all of them together, received.
 #[derive(Debug)]
 pub(crate) struct Tally {
+    /// Subscribers that were to connect for the first time.
+    pub(crate) asked: u64,
+    /// Subscribers that were subscribed for the first time.
+    pub(crate) joined: u64,
+    /// Subscribers that were cut off and came back.
+    pub(crate) reconnected: u64,
     pub(crate) delivered: u64,
     pub(crate) repeated: u64,
     pub(crate) out_of_order: u64,
-    /// Frames that are no message of this run, or not of the subscriber's topic, or not of the right length.
+    /// Frames that are no message of this run, or not of the subscriber's topics, or not of the right length.
     pub(crate) malformed: u64,
     /// Offsets that were not above the one before.
     pub(crate) offsets_back: u64,
@@ -189,13 +134,16 @@ pub(crate) struct Tally {
     pub(crate) failures: BTreeMap<String, u64>,
     /// Messages due in the window, nanoseconds from when they were due.
     pub(crate) latency: Histogram<u64>,
-    /// One for each subscriber that was subscribed.
+    /// One for each topic of each subscriber that was subscribed and read.
     pub(crate) outcomes: Vec<Outcome>,
 }
 
 impl Tally {
     pub(crate) fn new() -> Self {
         Self {
+            asked: 0,
+            joined: 0,
+            reconnected: 0,
             delivered: 0,
             repeated: 0,
             out_of_order: 0,
@@ -212,6 +160,9 @@ impl Tally {
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
+        self.asked += other.asked;
+        self.joined += other.joined;
+        self.reconnected += other.reconnected;
         self.delivered += other.delivered;
         self.repeated += other.repeated;
         self.out_of_order += other.out_of_order;
@@ -230,11 +181,10 @@ impl Tally {
     }
 }
 
-/// Counts for the subscribers of one thread.
+/// Counts for the subscribers of one group on one thread.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) tally: Tally,
-    unique: u64,
     holes: u64,
     recent: Histogram<u64>,
     window: Arc<Window>,
@@ -243,20 +193,23 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(window: Arc<Window>, counters: Arc<Counters>) -> Self {
-        Self { tally: Tally::new(), unique: 0, holes: 0, recent: histogram(2), window, counters }
+        Self { tally: Tally::new(), holes: 0, recent: histogram(2), window, counters }
     }
 
-    /// A message reached the subscriber of `track` at `now_ns`.
-    pub(crate) fn message(&mut self, track: &mut Track, stamp: Stamp, now_ns: u64) {
-        let (holes, unique) = (track.holes(), track.unique());
+    /// A message reached the subscriber of `track`, which is subscribed since `since_ns`, at `now_ns`. One that was due
+    /// before is a replay, and says nothing of latency.
+    pub(crate) fn message(&mut self, track: &mut Track, stamp: Stamp, since_ns: u64, now_ns: u64) {
+        let holes = track.holes();
         match track.arrive(stamp.sequence) {
-            Arrival::Newest => {}
+            Arrival::Newest | Arrival::Early => {}
             Arrival::OutOfOrder => self.tally.out_of_order += 1,
             Arrival::Repeated => self.tally.repeated += 1,
         }
         self.tally.delivered += 1;
-        self.unique += track.unique() - unique;
-        self.holes = self.holes + track.holes() - holes;
+        self.holes = (self.holes + track.holes()).saturating_sub(holes);
+        if stamp.intended_ns < since_ns {
+            return;
+        }
         let latency_ns = now_ns.saturating_sub(stamp.intended_ns);
         if self.window.contains(stamp.intended_ns) {
             self.tally.latency.saturating_record(latency_ns);
@@ -279,14 +232,13 @@ impl Recorder {
         self.tally.gap_messages += (to + 1).saturating_sub(from);
     }
 
-    /// Lets the progress line see the counts.
+    /// Lets the run see the counts.
     pub(crate) fn publish_counts(&self) {
         self.counters.delivered.store(self.tally.delivered, Relaxed);
-        self.counters.unique.store(self.unique, Relaxed);
         self.counters.holes.store(self.holes, Relaxed);
     }
 
-    /// Hands the latencies since the last call to the progress line.
+    /// Hands over the latencies since the last call.
     pub(crate) fn publish_recent(&mut self) {
         let mut recent = self.counters.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.add(&self.recent).expect("both have the same bounds");
@@ -298,78 +250,35 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    fn recorded(sequences: impl IntoIterator<Item = u64>) -> (Track, Tally) {
+    fn recorded(sequences: impl IntoIterator<Item = u64>, since_ns: u64) -> Tally {
         let window = Arc::new(Window::ahead());
         window.open(0, 1_000);
         let mut recorder = Recorder::new(window, Arc::new(Counters::new()));
-        let mut track = Track::default();
+        let mut track = Track::new(0, true);
+        track.owed_from(0);
         for sequence in sequences {
-            recorder.message(&mut track, Stamp { intended_ns: sequence, sequence }, sequence + 500);
+            let stamp = Stamp { intended_ns: sequence, topic: 0, sequence };
+            recorder.message(&mut track, stamp, since_ns, sequence + 500);
         }
-        assert_eq!((recorder.holes, recorder.unique), (track.holes(), track.unique()));
-        (track, recorder.tally)
+        assert_eq!(recorder.holes, track.holes());
+        recorder.tally
     }
 
     #[test]
-    fn lost_repeated_and_out_of_order_messages_are_told_apart() {
-        let check = |sequences: &[u64], unique, holes, repeated, out_of_order| {
-            let (track, tally) = recorded(sequences.iter().copied());
-            let found = (track.unique(), track.holes(), tally.repeated, tally.out_of_order);
-            assert_eq!(found, (unique, holes, repeated, out_of_order), "{sequences:?}");
-            assert_eq!(tally.delivered, sequences.len() as u64);
+    fn latency_counts_only_for_messages_due_in_the_window_that_are_no_replay() {
+        let check = |since_ns, expect| {
+            let tally = recorded([0, 998, 999, 1_000, 1_001], since_ns);
+            assert_eq!((tally.delivered, tally.latency.len()), (5, expect));
+            assert_eq!(tally.latency.max(), 500);
         };
-        check(&[], 0, 0, 0, 0);
-        check(&[0, 1, 2, 3], 4, 0, 0, 0);
-        check(&[0, 2, 3], 3, 1, 0, 0);
-        check(&[3], 1, 3, 0, 0);
-        check(&[0, 1, 1, 2, 0], 3, 0, 2, 0);
-        check(&[0, 2, 1, 3], 4, 0, 0, 1);
-        check(&[0, 2, 1, 1], 3, 0, 1, 1);
-        check(&[3, 2, 1, 0], 4, 0, 0, 3);
-        check(&[0, 100, 99, 99, 36], 3, 98, 2, 1);
-        check(&[63, 0], 2, 62, 0, 1);
-        check(&[64, 0], 1, 64, 1, 0);
-    }
-
-    #[test]
-    fn latency_counts_only_for_messages_due_in_the_window() {
-        let (_, tally) = recorded([0, 998, 999, 1_000, 1_001]);
-        assert_eq!((tally.delivered, tally.latency.len()), (5, 3));
-        assert_eq!(tally.latency.max(), 500);
-    }
-
-    #[test]
-    fn offsets_that_do_not_rise_and_jumps_without_a_gap_are_counted() {
-        enum Sign {
-            Offset(u64),
-            Gap(u64, u64),
-        }
-        use Sign::{Gap, Offset};
-        let check = |signs: &[Sign], offsets_back, unannounced| {
-            let mut recorder = Recorder::new(Arc::new(Window::ahead()), Arc::new(Counters::new()));
-            let mut track = Track::default();
-            for sign in signs {
-                match *sign {
-                    Offset(offset) => recorder.offset(&mut track, offset),
-                    Gap(from, to) => recorder.gap(&mut track, from, to),
-                }
-            }
-            let tally = recorder.tally;
-            assert_eq!((tally.offsets_back, tally.unannounced), (offsets_back, unannounced));
-        };
-        check(&[1, 2, 5, 5, 4, 6].map(Offset), 2, 2);
-        check(&[Offset(900), Offset(901)], 0, 0);
-        check(&[Offset(1), Gap(2, 4), Offset(5)], 0, 0);
-        check(&[Offset(1), Gap(2, 4), Offset(6)], 0, 1);
-        check(&[Offset(1), Gap(2, 4), Offset(4)], 1, 0);
-        check(&[Offset(1), Gap(3, 4), Offset(5)], 0, 3);
-        check(&[Gap(1, 4), Offset(5)], 0, 0);
+        check(0, 3);
+        check(999, 1);
     }
 
     #[test]
     fn tallies_add_up() {
-        let (_, mut sum) = recorded([0, 1, 1]);
-        let (_, mut other) = recorded([0, 2, 1]);
+        let mut sum = recorded([0, 1, 1], 0);
+        let mut other = recorded([0, 2, 1], 0);
         sum.disconnects.insert("4101".into(), 1);
         other.disconnects.insert("4101".into(), 2);
         sum.add(&other);

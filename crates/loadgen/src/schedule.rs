@@ -1,4 +1,5 @@
-//! The open schedule: message `k` is due at `start + k / rate`, whatever happened to those before it.
+//! The open schedule: message `k` is due at `start + k / rate`, whatever happened to those before it. A rate may grow or
+//! fall evenly, and what is due within a while may be due at its beginning, in one burst.
 //!
 //! A publisher that was held up finds all that came due meanwhile and sends it at once. Since latency counts from the
 //! due time, a stall shows in every message that it delayed, not only in the first.
@@ -30,23 +31,51 @@ pub(crate) struct Schedule {
     start_ns: u64,
     end_ns: u64,
     per_second: f64,
+    /// What the rate gains each second.
+    slope: f64,
+    burst_ns: Option<u64>,
     taken: u64,
 }
 
 impl Schedule {
     /// Posts at `per_second` from `start_ns` up to, not including, `end_ns`. A rate of zero is an empty schedule.
     pub(crate) fn new(start_ns: u64, end_ns: u64, per_second: f64) -> Self {
-        Self { start_ns, end_ns, per_second, taken: 0 }
+        Self { start_ns, end_ns, per_second, slope: 0.0, burst_ns: None, taken: 0 }
+    }
+
+    /// The rate reaches `per_second` at the end.
+    pub(crate) fn ramp_to(mut self, per_second: f64) -> Self {
+        let seconds = self.end_ns.saturating_sub(self.start_ns) as f64 / 1e9;
+        self.slope = if seconds > 0.0 { (per_second - self.per_second) / seconds } else { 0.0 };
+        self
+    }
+
+    /// All that is due within `burst_ns` is due at its beginning.
+    pub(crate) fn in_bursts(mut self, burst_ns: u64) -> Self {
+        self.burst_ns = Some(burst_ns);
+        self
     }
 
     /// When the next post is due; `None` after the last.
     pub(crate) fn next_due_ns(&self) -> Option<u64> {
-        if self.per_second <= 0.0 {
-            return None;
-        }
         // An f64 keeps nanoseconds exact for a hundred days.
-        let due_ns = self.start_ns + (self.taken as f64 * 1e9 / self.per_second) as u64;
-        (due_ns < self.end_ns).then_some(due_ns)
+        let after_ns = (self.seconds_of(self.taken as f64)? * 1e9) as u64;
+        let after_ns = self.burst_ns.map_or(after_ns, |burst_ns| after_ns - after_ns % burst_ns);
+        Some(self.start_ns + after_ns).filter(|&due_ns| due_ns < self.end_ns)
+    }
+
+    /// When `posts` have come due: rate * t + slope * t^2 / 2 = posts, solved for t.
+    fn seconds_of(&self, posts: f64) -> Option<f64> {
+        let (rate, slope) = (self.per_second, self.slope);
+        if slope == 0.0 {
+            return (rate > 0.0).then(|| posts / rate);
+        }
+        if posts == 0.0 {
+            return Some(0.0);
+        }
+        let square = rate * rate + 2.0 * slope * posts;
+        // A rate that falls to zero never brings more. This way of writing it divides by no small difference.
+        (square >= 0.0 && rate + square.sqrt() > 0.0).then(|| 2.0 * posts / (rate + square.sqrt()))
     }
 
     /// The due time of the next post, if it has come.
@@ -82,6 +111,33 @@ mod tests {
             let exact = 5 + k as u64 * 1_000_000_000 / 3;
             assert!(due.abs_diff(exact) <= 1, "message {k}: {due}, exactly {exact}");
         }
+    }
+
+    #[test]
+    fn a_rate_can_grow_and_fall() {
+        let due = |from, to| {
+            let mut schedule = Schedule::new(0, 10_000 * MS, from).ramp_to(to);
+            std::iter::from_fn(move || schedule.take_due(u64::MAX)).collect::<Vec<_>>()
+        };
+        let check = |from, to, whole: usize, half: usize| {
+            let due = due(from, to);
+            assert!(due.is_sorted() && due.len().abs_diff(whole) <= 1, "{from} to {to}: {}", due.len());
+            let first = due.partition_point(|&due_ns| due_ns < 5_000 * MS);
+            assert!(first.abs_diff(half) <= 1, "{from} to {to}: {first} in the first half");
+        };
+        check(100.0, 300.0, 2_000, 750);
+        check(300.0, 100.0, 2_000, 1_250);
+        check(100.0, 0.0, 500, 375);
+        check(0.0, 100.0, 500, 125);
+        check(100.0, 100.0, 1_000, 500);
+    }
+
+    #[test]
+    fn a_burst_is_due_at_once() {
+        let mut schedule = Schedule::new(7, 7 + 1_000 * MS, 100.0).in_bursts(100 * MS);
+        let due: Vec<_> = std::iter::from_fn(|| schedule.take_due(u64::MAX)).collect();
+        assert_eq!(due.len(), 100);
+        assert!(due.iter().enumerate().all(|(k, due)| *due == 7 + k as u64 / 10 * 100 * MS));
     }
 
     #[test]

@@ -3,30 +3,29 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::slow::Trickle;
-use super::{Quantiles, Report};
-use crate::args::Quick;
+use super::{Group, Quantiles, Report, Run};
 
 impl Report {
     /// The report for people.
     pub(crate) fn text(&self) -> String {
-        let Self { options, connections, delivery, publish, latency_us: latency, .. } = self;
+        let mut text = self.runs.iter().map(Run::text).collect::<Vec<_>>().join("\n");
+        if let Some(partial) = &self.partial
+            && self.runs.iter().all(|run| run.partial.is_none())
+        {
+            writeln!(text, "{:<12} {partial}", "partial").expect("a String takes it");
+        }
+        text
+    }
+}
+
+impl Run {
+    fn text(&self) -> String {
+        let Self { scenario, connections, delivery, publish, .. } = self;
         let mut text = String::new();
         let mut row =
             |name: &str, value: String| writeln!(text, "{name:<12} {value}").expect("a String takes it");
-        row(
-            "run",
-            format!(
-                "subscribers {}, topics {}, {} messages/s of {} B, {} to a POST, {}, {} s",
-                options.subscribers,
-                options.topics,
-                options.rate,
-                options.payload,
-                options.batch,
-                options.format,
-                options.duration.as_secs_f64()
-            ),
-        );
+        row("run", self.what());
+        row("target", format!("{}, {}", self.target.server, self.target.url));
         row(
             "connected",
             format!("{} of {} in {:.2} s", connections.connected, connections.asked, connections.seconds),
@@ -43,7 +42,7 @@ impl Report {
         );
         row("faults", delivery.faults_text());
         row("gaps", delivery.gaps_text());
-        if options.conflating {
+        if scenario.topics.conflating {
             row("conflated", delivery.conflated.to_string());
         }
         row(
@@ -53,22 +52,12 @@ impl Report {
                 count => format!("{count}: {}", most_frequent(&connections.disconnects)),
             },
         );
-        row("latency", latency.text());
-        if let Some(trickle) = &self.trickle {
-            trickle.rows(options, &mut row);
+        if connections.reconnected > 0 {
+            row("reconnected", connections.reconnected.to_string());
         }
-        if let Some(stalled) = &self.stalled {
-            let closes = match stalled.closed_by_server {
-                0 => String::new(),
-                _ => format!(": {}", most_frequent(&stalled.closes)),
-            };
-            row(
-                "stalled",
-                format!(
-                    "{} connected, {} closed by the server{closes}",
-                    stalled.connected, stalled.closed_by_server
-                ),
-            );
+        row("latency", self.latency_us.text());
+        if self.groups.len() > 1 {
+            self.groups.iter().for_each(|group| group.rows(&mut row));
         }
         row(
             "published",
@@ -83,7 +72,7 @@ impl Report {
         );
         row("ack latency", publish.ack_us.text());
         let mut refused = publish.posts_by_status.clone();
-        refused.remove(&200);
+        refused.retain(|status, _| !(200..300).contains(status));
         if !refused.is_empty() || publish.unanswered_posts + publish.skipped > 0 {
             row(
                 "refused",
@@ -93,14 +82,55 @@ impl Report {
                 ),
             );
         }
+        self.costs(&mut row);
+        if self.cut_off {
+            let advice = "messages were still arriving when it ended: the lost may only be late (a longer drain tells)";
+            row("drain", advice.to_owned());
+        }
+        if let Some(partial) = &self.partial {
+            row("partial", partial.clone());
+        }
+        let result = match (self.passed, &self.partial) {
+            (true, _) => "passed".to_owned(),
+            (false, Some(partial)) if self.problems.is_empty() => format!("FAILED: {partial}"),
+            _ => format!("FAILED: {}", self.problems.join(", ")),
+        };
+        row("result", result);
+        text
+    }
+
+    /// What was run, in a line.
+    fn what(&self) -> String {
+        let scenario = &self.scenario;
+        let feeds = scenario.publishers.iter().filter(|feed| feed.rate > 0.0 || feed.ramp_to.is_some());
+        let feeds = feeds.map(|feed| {
+            let ramp = feed.ramp_to.map_or_else(String::new, |to| format!(" to {to}"));
+            format!("{}{ramp} messages/s of {} B, {} to a POST", feed.rate, feed.payload, feed.batch)
+        });
+        let formats: Vec<_> = self.groups.iter().map(|group| group.format.as_str()).collect();
+        let mut formats = formats;
+        formats.dedup();
+        format!(
+            "{}: subscribers {}, topics {}, {}, {}, {} s",
+            scenario.name,
+            scenario.subscribers(),
+            scenario.topics.count,
+            feeds.collect::<Vec<_>>().join(" and "),
+            formats.join(" and "),
+            scenario.stages.window.0.as_secs_f64()
+        )
+    }
+
+    fn costs(&self, row: &mut impl FnMut(&str, String)) {
         if let Some(server) = &self.server {
             row("server cpu", cpu_text(server.cpu_us_per_delivery, server.cpu_share));
             row(
                 "server rss",
                 format!(
-                    "{:.1} MiB before, {:.1} MiB connected, {:.0} B per connection",
+                    "{:.1} MiB before, {:.1} MiB connected, {:.1} MiB at its peak, {:.0} B per connection",
                     server.resident_bytes_before as f64 / 1_048_576.0,
                     server.resident_bytes_connected as f64 / 1_048_576.0,
+                    server.resident_bytes_peak as f64 / 1_048_576.0,
                     server.resident_bytes_per_connection.unwrap_or(0.0)
                 ),
             );
@@ -117,43 +147,42 @@ impl Report {
                 ),
             );
         }
-        row("lateness", publish.lateness_us.text());
+        row("lateness", self.publish.lateness_us.text());
         if self.generator.was_bottleneck {
             let reasons = self.generator.bottleneck.join("; ");
             row("verdict", format!("the generator was the bottleneck: these are lower bounds ({reasons})"));
         }
-        if self.cut_off {
-            let advice =
-                "messages were still arriving when it ended: the lost may only be late (raise --drain)";
-            row("drain", advice.to_owned());
-        }
-        if self.interrupted {
-            row("interrupted", "the run ended before its time".to_owned());
-        }
-        row(
-            "result",
-            if self.passed { "passed".to_owned() } else { format!("FAILED: {}", self.problems.join(", ")) },
-        );
-        text
     }
 }
 
-impl Trickle {
-    fn rows(&self, options: &Quick, row: &mut impl FnMut(&str, String)) {
-        let delivery = &self.delivery;
-        let bytes = options.trickle_rate;
-        row("trickle", format!("{} connected, {bytes} B/s each", self.connected));
-        row("  delivered", format!("{} of {} expected", delivery.delivered, delivery.expected));
+impl Group {
+    fn rows(&self, row: &mut impl FnMut(&str, String)) {
+        let Self { connections, delivery, .. } = self;
+        let closed = match connections.disconnected {
+            0 => String::new(),
+            _ => format!(", closed by the server {}", most_frequent(&connections.disconnects)),
+        };
+        let pace = if self.pace == "full" { String::new() } else { format!(", {}", self.pace) };
+        row(
+            &self.name,
+            format!(
+                "{} of {} connected, {}{pace}{closed}",
+                connections.connected, connections.asked, self.format
+            ),
+        );
+        if self.pace == "never" {
+            return;
+        }
+        let conflated = match delivery.conflated {
+            0 => String::new(),
+            count => format!(", conflated {count}"),
+        };
+        row("  delivered", format!("{} of {} expected{conflated}", delivery.delivered, delivery.expected));
         row("  faults", delivery.faults_text());
-        row("  gaps", delivery.gaps_text());
-        if options.conflating {
-            let ended = format!("ended on the newest: {} of {}", self.ended_on_newest, self.connected);
-            row("  conflated", format!("{}; {ended}", delivery.conflated));
+        if delivery.gaps + delivery.unannounced > 0 {
+            row("  gaps", delivery.gaps_text());
         }
-        row("  age", self.age_us.text());
-        if !self.disconnects.is_empty() {
-            row("  closed", most_frequent(&self.disconnects));
-        }
+        row("  latency", self.latency_us.text());
     }
 }
 

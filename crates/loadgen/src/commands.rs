@@ -1,0 +1,109 @@
+//! What the commands do: read what is to be run, run it, and tell what was found.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::Context as _;
+
+use crate::adapter::Adapter;
+use crate::args::{Common, RunScenarios};
+use crate::report::{self, Report};
+use crate::run::{self, Against};
+use crate::scenario::{self, Refused, Scenario};
+
+/// Runs scenarios by their names; `false` if something was lost or went wrong.
+pub(crate) fn run_scenarios(options: &RunScenarios) -> anyhow::Result<bool> {
+    let factors = [("--scale", options.scale), ("--time-scale", options.time_scale)];
+    for (flag, factor) in factors {
+        if !(factor > 0.0 && factor.is_finite()) {
+            return Err(Refused(format!("{flag} must be above 0")).into());
+        }
+    }
+    let mut scenarios = Vec::new();
+    for name in &options.scenarios {
+        let mut scenario = scenario::load(name)?;
+        if options.scale != 1.0 {
+            scenario.scale(options.scale);
+        }
+        if options.time_scale != 1.0 {
+            scenario.scale_time(options.time_scale);
+        }
+        scenario.threads = options.threads.unwrap_or(scenario.threads);
+        scenario.check().map_err(|problem| Refused(format!("{name}: {problem}")))?;
+        scenarios.push(scenario);
+    }
+    run(&options.common, scenarios)
+}
+
+/// Runs scenarios one after another, and reports.
+pub(crate) fn run(common: &Common, scenarios: Vec<Scenario>) -> anyhow::Result<bool> {
+    let adapter = match &common.adapter {
+        Some(file) => Adapter::load(file)?,
+        None => Adapter::fanfare(),
+    };
+    for scenario in &scenarios {
+        can_run(&adapter, scenario)?;
+    }
+    let against = Against { url: common.url.clone(), adapter, publish: common.publish, pid: common.pid };
+    let interrupted = run::interrupt_flag()?;
+    let started = report::now();
+    let (mut runs, mut partial) = (Vec::new(), None);
+    let all = scenarios.len();
+    for scenario in &scenarios {
+        match run::run(scenario, &against, &interrupted) {
+            Ok(run) => {
+                let ends = run.partial.is_some() || interrupted.load(Relaxed);
+                runs.push(run);
+                if ends && runs.len() < all {
+                    partial = Some(format!("not all runs were made: {} of {all}", runs.len()));
+                }
+                if ends {
+                    break;
+                }
+            }
+            // What was found before is kept.
+            Err(error) if !runs.is_empty() => {
+                partial = Some(format!("not all runs were made: {error:#}"));
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let report = Report::new(started, runs, partial);
+    tell(&report, common.json.as_deref())?;
+    Ok(report.passed)
+}
+
+/// Whether the adapter's server can take part in a scenario.
+fn can_run(adapter: &Adapter, scenario: &Scenario) -> Result<(), Refused> {
+    if let Some(why) = adapter.cannot.get(&scenario.name) {
+        return Err(Refused(format!("{} cannot run {}: {why}", adapter.shown(), scenario.name)));
+    }
+    let Some(subscribe) = &adapter.subscribe else { return Ok(()) };
+    let several = scenario.subscribers.iter().find(|group| group.topics_each > 1);
+    match several {
+        Some(group) if !subscribe.takes_several_topics() => Err(Refused(format!(
+            "{} cannot run {}: subscribers {:?} have several topics each, and its adapter subscribes to one",
+            adapter.shown(),
+            scenario.name,
+            group.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the text, or the JSON in its place, and writes the JSON. The text is there also when the file cannot be written.
+fn tell(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+    let text = match json {
+        Some(file) if file == Path::new("-") => serde_json::to_string_pretty(report)? + "\n",
+        _ => report.text(),
+    };
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("cannot write the report")?;
+    if let Some(file) = json.filter(|file| *file != Path::new("-")) {
+        let contents = serde_json::to_string_pretty(report)? + "\n";
+        std::fs::write(file, contents).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
