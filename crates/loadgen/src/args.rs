@@ -89,6 +89,9 @@ pub(crate) struct Quick {
     /// Threads for the subscribers
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
+    /// How subscribers' sockets are read
+    #[arg(long, value_enum, default_value_t = ReaderKind::Auto)]
+    pub(crate) reader: ReaderKind,
     /// Threads that publish; each topic belongs to one of them
     #[arg(long, default_value_t = 1)]
     pub(crate) publishers: usize,
@@ -131,6 +134,15 @@ pub(crate) enum Format {
     Ndjson,
     /// GET /events?topic=TOPIC, text/event-stream: an event is {"topic":…,"offset":…,"data":…}
     Events,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReaderKind {
+    /// io_uring where the kernel allows it, else epoll
+    Auto,
+    Epoll,
+    IoUring,
 }
 
 /// A server, from `http://HOST:PORT`.

@@ -13,19 +13,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::args::Format;
+use crate::args::{Format, ReaderKind};
 use crate::pace::{Allowance, ByPace, Pace};
+use crate::reader::{Reader, Sockets, What};
 use crate::recorder::{Counters, Recorder, Tally, Window};
 use crate::schedule::{Clock, nanoseconds};
 use crate::subscriber::{Ended, Subscriber};
 use crate::websocket::{self, KEY};
 
-const BUFFER_BYTES: usize = 256 * 1024;
-const EVENTS_MAX: usize = 1024;
+/// What one who trickles can read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// Fewer than a listen backlog holds.
 const DIALING_MAX: usize = 256;
 const TURN_MAX: Duration = Duration::from_millis(100);
@@ -53,6 +53,7 @@ pub(crate) struct Scene {
     pub(crate) trickle_rate: f64,
     /// `SO_RCVBUF` of slow subscribers.
     pub(crate) receive_buffer: Option<usize>,
+    pub(crate) reader: ReaderKind,
     pub(crate) window: Arc<Window>,
     /// Set when the connections that are not made by now are to be given up.
     pub(crate) give_up: AtomicBool,
@@ -73,7 +74,7 @@ pub(crate) struct Crowd {
     dialled: usize,
     before: usize,
     dials_per_second: f64,
-    poll: Poll,
+    reader: Reader,
     subscribers: Slab<Subscriber>,
     dialing: usize,
     trickling: Vec<(usize, Allowance)>,
@@ -101,7 +102,7 @@ impl Crowd {
             dialled: 0,
             before,
             dials_per_second,
-            poll: Poll::new()?,
+            reader: Reader::new(scene.reader, scene.clock)?,
             dialing: 0,
             trickling: Vec::new(),
             trickled_ns: 0,
@@ -117,7 +118,6 @@ impl Crowd {
 
     /// Dials and reads until the run stops.
     pub(crate) fn run(mut self) -> io::Result<ByPace<Tally>> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; BUFFER_BYTES];
         let began_ns = self.scene.clock.now_ns();
         let mut recent_ns = began_ns;
@@ -128,7 +128,7 @@ impl Crowd {
                 () if !self.trickling.is_empty() => TRICKLE_EVERY,
                 () => TURN_MAX,
             };
-            self.turn(turn, &mut events, &mut buffer)?;
+            self.turn(turn, &mut buffer)?;
             let now_ns = self.scene.clock.now_ns();
             if now_ns - recent_ns >= RECENT_EVERY_NS {
                 recent_ns = now_ns;
@@ -138,22 +138,35 @@ impl Crowd {
                 self.give_up();
             }
         }
-        self.look_at_the_stalled(&mut events, &mut buffer)?;
+        self.look_at_the_stalled(&mut buffer)?;
         Ok(self.leave())
     }
 
     /// Waits at most for `turn`, reads what there is, and lets the progress line see it. Whether a stalled subscriber
     /// was among those with something to read.
-    fn turn(&mut self, turn: Duration, events: &mut Events, buffer: &mut [u8]) -> io::Result<bool> {
-        match self.poll.poll(events, Some(turn)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+    fn turn(&mut self, turn: Duration, buffer: &mut [u8]) -> io::Result<bool> {
+        self.reader.wait(turn)?;
         let mut stalled = false;
-        for event in &*events {
-            let key = event.token().0;
-            stalled |= self.subscribers.get(key).is_some_and(|subscriber| subscriber.pace() == Pace::Stalled);
-            self.handle_event(key, event.is_readable(), event.is_read_closed(), buffer);
+        while let Some(arrival) = self.reader.next(&mut self.subscribers) {
+            let key = arrival.key;
+            let Some(subscriber) = self.subscribers.get_mut(key) else { continue };
+            stalled |= subscriber.pace() == Pace::Stalled;
+            let was_open = subscriber.is_open();
+            let recorder = self.recorders.of_mut(subscriber.pace());
+            let handled = match arrival.what {
+                What::Connected => subscriber.connect(&self.scene),
+                What::Bytes(bytes) => {
+                    subscriber.handle_bytes(bytes, arrival.at_ns, &self.scene, &self.accept, recorder)
+                }
+                What::End => Err(Ended::EndOfStream),
+                What::Failed(kind) => Err(Ended::Socket(kind)),
+            };
+            // One that opened may have ended in the same read.
+            let is_new = subscriber.is_open() && !was_open;
+            let opened = if is_new { self.opened(key) } else { Ok(()) };
+            if let Err(ended) = handled.and(opened) {
+                self.end(key, &ended);
+            }
         }
         self.trickle(buffer);
         self.recorders.iter().for_each(Recorder::publish_counts);
@@ -179,28 +192,10 @@ impl Crowd {
             _ => TcpStream::connect(address)?,
         };
         let entry = self.subscribers.vacant_entry();
-        self.poll.registry().register(
-            &mut socket,
-            Token(entry.key()),
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
+        self.reader.add(entry.key(), &mut socket)?;
         entry.insert(Subscriber::connecting(socket, topic, pace, self.scene.format));
         self.dialing += 1;
         Ok(())
-    }
-
-    fn handle_event(&mut self, key: usize, readable: bool, closing: bool, buffer: &mut [u8]) {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let was_open = subscriber.is_open();
-        let read = subscriber
-            .connect(&self.scene)
-            .and_then(|()| if readable { self.read(key, closing, buffer) } else { Ok(()) });
-        // One that opened may have ended in the same read.
-        let is_new = self.subscribers[key].is_open() && !was_open;
-        let opened = if is_new { self.opened(key) } else { Ok(()) };
-        if let Err(ended) = read.and(opened) {
-            self.end(key, &ended);
-        }
     }
 
     /// A subscriber is subscribed; one that is slow is not told any more when its socket has something.
@@ -218,21 +213,11 @@ impl Crowd {
             self.trickling.push((key, Allowance::from(self.scene.clock.now_ns())));
         }
         if pace == Pace::Full {
+            self.reader.stream(key);
             return Ok(());
         }
-        let deregistered = self.poll.registry().deregister(subscriber.socket());
-        deregistered.map_err(|error| Ended::Socket(error.kind()))
-    }
-
-    /// Reads until the socket has no more. A read that leaves room in the buffer took all there was; only a connection
-    /// that is closing is read to its end, because its end gives no second event.
-    fn read(&mut self, key: usize, closing: bool, buffer: &mut [u8]) -> Result<(), Ended> {
-        loop {
-            match self.read_once(key, buffer)? {
-                Some(length) if length == buffer.len() || closing => {}
-                _ => return Ok(()),
-            }
-        }
+        let paused = self.reader.pause(key, subscriber.socket());
+        paused.map_err(|error| Ended::Socket(error.kind()))
     }
 
     /// Reads once and handles what came: how much, or `None` if there was nothing.
@@ -281,18 +266,18 @@ impl Crowd {
     }
 
     /// Reads what the stalled were sent, to learn which of them the server has closed. Their messages count for nothing.
-    fn look_at_the_stalled(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
+    fn look_at_the_stalled(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let mut stalled = 0;
         for (key, subscriber) in &mut self.subscribers {
             if subscriber.is_open() && subscriber.pace() == Pace::Stalled {
-                self.poll.registry().register(subscriber.socket(), Token(key), Interest::READABLE)?;
+                self.reader.resume(key, subscriber.socket())?;
                 stalled += 1;
             }
         }
         let began_ns = self.scene.clock.now_ns();
         let (mut now_ns, mut heard_ns) = (began_ns, began_ns);
         while stalled > 0 && now_ns - began_ns < LOOK_MAX_NS && now_ns - heard_ns < LOOK_QUIET_NS {
-            let heard = self.turn(TRICKLE_EVERY, events, buffer)?;
+            let heard = self.turn(TRICKLE_EVERY, buffer)?;
             now_ns = self.scene.clock.now_ns();
             if heard {
                 heard_ns = now_ns;
@@ -303,6 +288,7 @@ impl Crowd {
 
     fn end(&mut self, key: usize, ended: &Ended) {
         let subscriber = self.subscribers.remove(key);
+        self.reader.remove(key);
         self.trickling.retain(|(trickling, _)| *trickling != key);
         let recorder = self.recorders.of_mut(subscriber.pace());
         if subscriber.is_open() {
@@ -340,6 +326,12 @@ impl Crowd {
             self.recorders.of_mut(subscriber.pace()).tally.outcomes.push(subscriber.outcome());
         }
         self.recorders.map(|recorder| recorder.tally)
+    }
+}
+
+impl Sockets for Slab<Subscriber> {
+    fn socket(&mut self, key: usize) -> Option<&mut TcpStream> {
+        self.get_mut(key).map(Subscriber::socket)
     }
 }
 

@@ -31,6 +31,7 @@ mod process;
 mod progress;
 mod publisher;
 mod quick;
+mod reader;
 mod recorder;
 mod report;
 mod request;

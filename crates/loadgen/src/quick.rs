@@ -92,6 +92,7 @@ impl<'a> Run<'a> {
             payload_bytes: options.payload,
             trickle_rate: options.trickle_rate,
             receive_buffer: options.receive_buffer,
+            reader: options.reader,
             stalled: AtomicU64::new(0),
             window: Arc::new(Window::ahead()),
             give_up: AtomicBool::new(false),
