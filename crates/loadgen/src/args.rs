@@ -116,6 +116,9 @@ pub(crate) struct Floor {
     /// Where to listen; port 0 takes any, and the line "listening on ADDR" tells which
     #[arg(long, default_value = "127.0.0.1:9001")]
     pub(crate) listen: SocketAddr,
+    /// How a frame is written to its subscribers' sockets
+    #[arg(long, value_enum, default_value_t = WriterKind::Send)]
+    pub(crate) writer: WriterKind,
     /// Join the messages of a POST into one write per subscriber
     #[arg(long)]
     pub(crate) join: bool,
@@ -134,6 +137,14 @@ pub(crate) enum Format {
     Ndjson,
     /// GET /events?topic=TOPIC, text/event-stream: an event is {"topic":…,"offset":…,"data":…}
     Events,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WriterKind {
+    /// A plain loop: a system call for each socket
+    Send,
+    /// Batches of sends with one system call, to registered sockets
+    IoUring,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
