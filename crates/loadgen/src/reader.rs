@@ -159,3 +159,174 @@ impl Reader {
         Some(arrival)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{self, TcpListener};
+
+    use slab::Slab;
+
+    impl Sockets for Slab<TcpStream> {
+        fn socket(&mut self, key: usize) -> Option<&mut TcpStream> {
+            self.get_mut(key)
+        }
+    }
+
+    /// Some subscribers, and the server's ends of their connections.
+    struct Crowd {
+        reader: Reader,
+        listener: TcpListener,
+        sockets: Slab<TcpStream>,
+        ends: Vec<Option<net::TcpStream>>,
+    }
+
+    /// What came for one key, in words and bytes.
+    #[derive(Debug, Default, Clone, PartialEq, Eq)]
+    struct Came {
+        connected: usize,
+        bytes: Vec<u8>,
+        ended: bool,
+    }
+
+    impl Crowd {
+        fn new(kind: ReaderKind) -> Option<Self> {
+            // Containers often forbid io_uring.
+            let reader = Reader::new(kind, Clock::start()).ok()?;
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            Some(Self { reader, listener, sockets: Slab::new(), ends: Vec::new() })
+        }
+
+        /// Connects one more and waits until the reader says so.
+        fn connect(&mut self) -> usize {
+            let mut socket = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let entry = self.sockets.vacant_entry();
+            let key = entry.key();
+            self.reader.add(key, &mut socket).unwrap();
+            entry.insert(socket);
+            self.ends.resize_with(self.ends.len().max(key + 1), || None);
+            self.ends[key] = Some(self.listener.accept().unwrap().0);
+            self.until(|came| came[key].connected > 0);
+            key
+        }
+
+        fn send(&mut self, key: usize, bytes: &[u8]) {
+            self.ends[key].as_mut().unwrap().write_all(bytes).unwrap();
+        }
+
+        /// Reads until what came is enough; what came since the call.
+        fn until(&mut self, enough: impl Fn(&[Came]) -> bool) -> Vec<Came> {
+            let mut came = vec![Came::default(); self.ends.len()];
+            for _ in 0..2_000 {
+                self.turn(&mut came);
+                if enough(&came) {
+                    return came;
+                }
+            }
+            panic!("it never came: {came:?}")
+        }
+
+        fn turn(&mut self, came: &mut [Came]) {
+            self.reader.wait(Duration::from_millis(10)).unwrap();
+            while let Some(arrival) = self.reader.next(&mut self.sockets) {
+                let came = &mut came[arrival.key];
+                match arrival.what {
+                    What::Connected => came.connected += 1,
+                    What::Bytes(bytes) => came.bytes.extend_from_slice(bytes),
+                    What::End => came.ended = true,
+                    What::Failed(kind) => panic!("{kind}"),
+                }
+            }
+        }
+    }
+
+    fn each_kind(check: impl Fn(Crowd)) {
+        [ReaderKind::Epoll, ReaderKind::IoUring].into_iter().filter_map(Crowd::new).for_each(check);
+    }
+
+    #[test]
+    fn everything_comes_in_order_however_much_it_is() {
+        each_kind(|mut crowd| {
+            // Several times what the shared buffers hold, while nobody reads.
+            let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+            let keys: Vec<_> = (0..30).map(|_| crowd.connect()).collect();
+            keys.iter().for_each(|&key| crowd.reader.stream(key));
+            let ends: Vec<_> =
+                crowd.ends.iter().map(|end| end.as_ref().unwrap().try_clone().unwrap()).collect();
+            std::thread::scope(|scope| {
+                for mut end in ends {
+                    let bytes = &bytes;
+                    scope.spawn(move || end.write_all(bytes).unwrap());
+                }
+                let came = crowd.until(|came| came.iter().all(|came| came.bytes.len() >= bytes.len()));
+                assert!(came.iter().all(|came| came.bytes == bytes && !came.ended));
+            });
+        });
+    }
+
+    #[test]
+    fn the_end_comes_after_the_last_bytes_streamed_or_not() {
+        each_kind(|mut crowd| {
+            let (streamed, plain) = (crowd.connect(), crowd.connect());
+            crowd.reader.stream(streamed);
+            for key in [streamed, plain] {
+                crowd.send(key, b"last");
+                crowd.ends[key] = None;
+            }
+            let came = crowd.until(|came| came.iter().all(|came| came.ended));
+            assert!(came.iter().all(|came| came.bytes == b"last"), "{came:?}");
+        });
+    }
+
+    #[test]
+    fn a_paused_socket_keeps_its_bytes_until_it_is_resumed() {
+        each_kind(|mut crowd| {
+            let (paused, other) = (crowd.connect(), crowd.connect());
+            crowd.send(paused, b"head");
+            crowd.until(|came| came[paused].bytes == b"head");
+            crowd.reader.pause(paused, &mut crowd.sockets[paused]).unwrap();
+            crowd.send(paused, b"later");
+            crowd.send(other, b"now");
+            let came = crowd.until(|came| came[other].bytes == b"now");
+            assert_eq!(came[paused], Came::default());
+            let mut part = [0; 2];
+            crowd.sockets[paused].read_exact(&mut part).unwrap();
+            assert_eq!(&part, b"la", "its owner reads it");
+            crowd.reader.resume(paused, &mut crowd.sockets[paused]).unwrap();
+            crowd.until(|came| came[paused].bytes == b"ter");
+        });
+    }
+
+    #[test]
+    fn a_key_that_is_used_again_hears_nothing_of_the_socket_before() {
+        each_kind(|mut crowd| {
+            for round in 0..20_u8 {
+                let (key, other) = (crowd.connect(), crowd.connect());
+                crowd.reader.stream(key);
+                crowd.send(key, &[round, 1]);
+                crowd.until(|came| came[key].bytes == [round, 1]);
+                // On its way when the socket goes.
+                crowd.send(key, b"old");
+                let mut end = crowd.ends[key].take().unwrap();
+                crowd.reader.remove(key);
+                crowd.sockets.remove(key);
+                assert_eq!(crowd.connect(), key);
+                crowd.send(key, b"new");
+                let came = crowd.until(|came| !came[key].bytes.is_empty());
+                assert_eq!(came[key].bytes, b"new");
+                // The old one is closed, although an order stood in the kernel.
+                end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                let closed = end.read(&mut [0; 8]);
+                assert!(
+                    !matches!(&closed, Err(error) if error.kind() == ErrorKind::WouldBlock),
+                    "{closed:?}"
+                );
+                for key in [key, other] {
+                    crowd.reader.remove(key);
+                    crowd.sockets.remove(key);
+                }
+            }
+        });
+    }
+}
