@@ -98,9 +98,9 @@ pub(crate) struct Quick {
     /// A market: topics are ticker.SYMBOL, and some have far more messages and subscribers than others
     #[arg(long)]
     pub(crate) ticker: bool,
-    /// The server's process, to measure its CPU and memory
+    /// The server's process, to measure its CPU and memory; once for each, where it is several
     #[arg(long)]
-    pub(crate) pid: Option<u32>,
+    pub(crate) pid: Vec<u32>,
     /// The report as JSON: to FILE, or without FILE to standard output in place of the text
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     #[serde(skip)]

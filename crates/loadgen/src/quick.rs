@@ -24,7 +24,7 @@ use fanfare_market::Market;
 use crate::args::Quick;
 use crate::crowd::{self, Crowd, Scene};
 use crate::pace::{self, ByPace};
-use crate::process::{self, Sample};
+use crate::process::Watch;
 use crate::progress::{Line, Live};
 use crate::publisher::{self, Published, Publisher, Recipe};
 use crate::recorder::{Counters, Tally, Window};
@@ -68,6 +68,8 @@ struct Run<'a> {
     line: Line,
     crowds: Vec<JoinHandle<io::Result<ByPace<Tally>>>>,
     interrupted: Arc<AtomicBool>,
+    /// The server's processes, if they are known.
+    server: Option<Watch>,
     resident_before: Option<u64>,
     /// Messages were still arriving when the drain ended.
     cut_off: bool,
@@ -98,9 +100,11 @@ impl<'a> Run<'a> {
             give_up: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let resident =
-            |pid| process::resident_bytes(pid).with_context(|| format!("cannot watch process {pid}"));
-        let resident_before = options.pid.map(resident).transpose()?;
+        let server = (!options.pid.is_empty()).then(|| Watch::new(options.pid.clone()));
+        let resident = |watch: &Watch| {
+            watch.resident_bytes().with_context(|| format!("cannot watch process {:?}", options.pid))
+        };
+        let resident_before = server.as_ref().map(resident).transpose()?;
         let (crowds, subscribers) = start_crowds(options, &scene, &weights)?;
         let live = Live { subscribers, publishers: Vec::new() };
         Ok(Self {
@@ -111,6 +115,7 @@ impl<'a> Run<'a> {
             line: Line::new(),
             crowds,
             interrupted,
+            server,
             resident_before,
             cut_off: false,
         })
@@ -129,7 +134,8 @@ impl<'a> Run<'a> {
             );
         }
         self.pause("settle", SETTLE);
-        let resident_connected = self.options.pid.and_then(|pid| process::resident_bytes(pid).ok());
+        let resident_connected = self.server.as_ref().and_then(|watch| watch.resident_bytes().ok());
+        let kernel_socket_bytes = self.server.as_ref().and_then(|watch| watch.kernel_socket_bytes().ok());
 
         let now_ns = self.scene.clock.now_ns();
         let start_ns = now_ns + nanoseconds(PREPARE);
@@ -146,6 +152,7 @@ impl<'a> Run<'a> {
         }
         let published = self.drain(publishers)?;
         self.pause("hold", self.options.hold);
+        let resident_peak = self.server.as_ref().and_then(|watch| watch.resident_bytes_peak().ok());
         let tallies = self.stop_crowds()?;
         self.line.clear();
         Ok(Findings {
@@ -157,6 +164,8 @@ impl<'a> Run<'a> {
             window_seconds: self.scene.window.seconds(self.scene.clock.now_ns()),
             resident_before: self.resident_before,
             resident_connected,
+            resident_peak,
+            kernel_socket_bytes,
             cut_off: self.cut_off,
             interrupted: self.interrupted.load(Relaxed),
         })
@@ -264,8 +273,8 @@ impl<'a> Run<'a> {
     fn edge(&self) -> io::Result<Edge> {
         Ok(Edge {
             // A server that ended meanwhile is told by its disconnects.
-            server: self.options.pid.and_then(|pid| Sample::take(pid).ok()),
-            generator: Sample::take(std::process::id())?,
+            server: self.server.as_ref().and_then(|watch| watch.sample().ok()),
+            generator: Watch::own().sample()?,
             delivered: self.live.sum(|counters| &counters.delivered),
         })
     }

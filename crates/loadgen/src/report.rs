@@ -38,6 +38,9 @@ pub(crate) struct Findings {
     pub(crate) window_seconds: f64,
     pub(crate) resident_before: Option<u64>,
     pub(crate) resident_connected: Option<u64>,
+    pub(crate) resident_peak: Option<u64>,
+    /// When all were connected.
+    pub(crate) kernel_socket_bytes: Option<u64>,
     pub(crate) cut_off: bool,
     pub(crate) interrupted: bool,
 }
@@ -113,13 +116,17 @@ struct Quantiles {
 
 #[derive(Debug, Serialize)]
 struct Server {
-    pid: u32,
+    pids: Vec<u32>,
+    cpu_user_seconds: Option<f64>,
+    cpu_system_seconds: Option<f64>,
     /// User and system time; of one core.
     cpu_share: Option<f64>,
     cpu_us_per_delivery: Option<f64>,
     resident_bytes_before: u64,
     resident_bytes_connected: u64,
+    resident_bytes_peak: Option<u64>,
     resident_bytes_per_connection: Option<f64>,
+    kernel_socket_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -214,13 +221,17 @@ impl Server {
         let (before, after) = (findings.resident_before?, findings.resident_connected?);
         let samples =
             findings.edges.as_ref().and_then(|(from, to)| Some((from.server.as_ref()?, to.server.as_ref()?)));
-        let cpu = samples.map(|(from, to)| (to.cpu_since(from).as_secs_f64(), to.seconds_since(from)));
+        let cpu = samples.map(|(from, to)| (to.used_since(from), to.seconds_since(from)));
         Some(Self {
-            pid: options.pid?,
-            cpu_share: cpu.map(|(cpu, wall)| cpu / wall),
-            cpu_us_per_delivery: cpu.and_then(|(cpu, _)| per(cpu * 1e6, delivered as f64)),
+            pids: options.pid.clone(),
+            cpu_user_seconds: cpu.map(|(used, _)| used.user.as_secs_f64()),
+            cpu_system_seconds: cpu.map(|(used, _)| used.system.as_secs_f64()),
+            cpu_share: cpu.map(|(used, wall)| used.seconds() / wall),
+            cpu_us_per_delivery: cpu.and_then(|(used, _)| per(used.seconds() * 1e6, delivered as f64)),
             resident_bytes_before: before,
             resident_bytes_connected: after,
+            resident_bytes_peak: findings.resident_peak,
+            kernel_socket_bytes: findings.kernel_socket_bytes,
             resident_bytes_per_connection: per(after as f64 - before as f64, connected as f64),
         })
     }
@@ -229,7 +240,7 @@ impl Server {
 impl Generator {
     fn new(findings: &Findings, delivered: u64, lateness_p99_us: f64) -> Self {
         let samples = findings.edges.as_ref().map(|(from, to)| (&from.generator, &to.generator));
-        let cpu = samples.map(|(from, to)| (to.cpu_since(from).as_secs_f64(), to.seconds_since(from)));
+        let cpu = samples.map(|(from, to)| (to.used_since(from).seconds(), to.seconds_since(from)));
         let mut threads = samples.map_or_else(Vec::new, |(from, to)| to.shares_since(from));
         threads
             .retain(|thread| thread.name.starts_with("subscriber-") || thread.name.starts_with("publisher-"));
@@ -315,6 +326,8 @@ mod tests {
             window_seconds: 0.0,
             resident_before: None,
             resident_connected: None,
+            resident_peak: None,
+            kernel_socket_bytes: None,
             cut_off: false,
             interrupted: false,
         }

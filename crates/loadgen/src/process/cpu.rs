@@ -1,18 +1,20 @@
-//! CPU time and memory of a process, from `/proc`.
+//! CPU time of one process, from `/proc`.
 //!
-//! CPU is user plus system time, the sum over `/proc/PID/task/*/schedstat` in nanoseconds. Where the kernel has no such
-//! file, or a thread ended between two samples and took its count along, `/proc/PID/stat` is used, in ticks of 10 ms.
+//! The sum over `/proc/PID/task/*/schedstat` counts in nanoseconds. Where the kernel has no such file, or a thread ended
+//! between two samples and took its count along, `/proc/PID/stat` is used, in ticks of 10 ms. It also says what part was
+//! user and what system time, and both are given by that.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What was used up to one moment.
+use super::Used;
+
+/// What one process had used up to one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Sample {
-    at: Instant,
+pub(super) struct Cpu {
     threads: BTreeMap<u32, Thread>,
-    whole: Duration,
+    whole: Used,
 }
 
 #[derive(Debug, Clone)]
@@ -32,9 +34,9 @@ pub(crate) struct Share {
     pub(crate) waiting: f64,
 }
 
-impl Sample {
+impl Cpu {
     /// The state of process `pid` now.
-    pub(crate) fn take(pid: u32) -> io::Result<Self> {
+    pub(super) fn take(pid: u32) -> io::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let whole = whole_of(&stat).ok_or_else(|| io::Error::other("/proc/PID/stat has another form"))?;
         let mut threads = BTreeMap::new();
@@ -50,36 +52,36 @@ impl Sample {
                     .insert(tid, Thread { name: name.trim().to_owned(), running: next(), waiting: next() });
             }
         }
-        Ok(Self { at: Instant::now(), threads, whole })
+        Ok(Self { threads, whole })
     }
 
     /// CPU time used since `earlier`.
-    pub(crate) fn cpu_since(&self, earlier: &Self) -> Duration {
+    pub(super) fn used_since(&self, earlier: &Self) -> Used {
+        let coarse = Used {
+            user: self.whole.user.saturating_sub(earlier.whole.user),
+            system: self.whole.system.saturating_sub(earlier.whole.system),
+        };
         let same_threads = earlier.threads.keys().all(|tid| self.threads.contains_key(tid));
-        if same_threads && !earlier.threads.is_empty() {
-            self.running().saturating_sub(earlier.running())
-        } else {
-            self.whole.saturating_sub(earlier.whole)
+        if !same_threads || earlier.threads.is_empty() {
+            return coarse;
         }
+        let sum = self.running().saturating_sub(earlier.running());
+        // Too short for a tick: as in its whole life.
+        let parts = if coarse.seconds() > 0.0 { coarse } else { self.whole };
+        let user =
+            if parts.seconds() > 0.0 { sum.mul_f64(parts.user.as_secs_f64() / parts.seconds()) } else { sum };
+        Used { user, system: sum.saturating_sub(user) }
     }
 
-    /// What part of the time since `earlier` each of the threads ran.
-    pub(crate) fn shares_since(&self, earlier: &Self) -> Vec<Share> {
-        let wall = self.seconds_since(earlier);
-        let part = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() / wall;
+    /// What part of `wall` seconds since `earlier` each of the threads ran.
+    pub(super) fn shares_since(&self, earlier: &Self, wall: f64) -> impl Iterator<Item = Share> {
+        let part = move |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() / wall;
         let common = self.threads.iter().filter_map(|(tid, now)| Some((now, earlier.threads.get(tid)?)));
-        common
-            .map(|(now, then)| Share {
-                name: now.name.clone(),
-                running: part(now.running, then.running),
-                waiting: part(now.waiting, then.waiting),
-            })
-            .collect()
-    }
-
-    /// Wall time between the two, never zero.
-    pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
-        (self.at - earlier.at).as_secs_f64().max(1e-9)
+        common.map(move |(now, then)| Share {
+            name: now.name.clone(),
+            running: part(now.running, then.running),
+            waiting: part(now.waiting, then.waiting),
+        })
     }
 
     fn running(&self) -> Duration {
@@ -87,57 +89,50 @@ impl Sample {
     }
 }
 
-/// Resident memory of a process in bytes (`VmRSS`).
-pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes =
-        line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
-    kibibytes
-        .map(|kibibytes| kibibytes * 1024)
-        .ok_or_else(|| io::Error::other("/proc/PID/status has no VmRSS"))
-}
-
 /// utime and stime, the fields 14 and 15. The name in field 2 may hold spaces and parentheses.
-fn whole_of(stat: &str) -> Option<Duration> {
+fn whole_of(stat: &str) -> Option<Used> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    let mut time = || {
+        let ticks = fields.next()?.parse::<u64>().ok()?;
+        Duration::try_from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64).ok()
+    };
+    Some(Used { user: time()?, system: time()? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample(threads: &[(u32, u64)], whole_ms: u64, at: Instant) -> Sample {
+    fn cpu(threads: &[(u32, u64)], user_ms: u64, system_ms: u64) -> Cpu {
         let thread =
             |ms| Thread { name: "t".into(), running: Duration::from_millis(ms), waiting: Duration::ZERO };
         let threads = threads.iter().map(|&(tid, ms)| (tid, thread(ms))).collect();
-        Sample { at, threads, whole: Duration::from_millis(whole_ms) }
+        let whole = Used { user: Duration::from_millis(user_ms), system: Duration::from_millis(system_ms) };
+        Cpu { threads, whole }
+    }
+
+    fn milliseconds(used: Used) -> (u128, u128) {
+        (used.user.as_millis(), used.system.as_millis())
     }
 
     #[test]
     fn the_name_of_a_process_does_not_shift_its_fields() {
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
-        let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 300 200 0 0";
-        assert_eq!(whole_of(stat), Some(Duration::from_secs_f64(500.0 / ticks)));
+        let tick_ms = 1000 / u128::from(rustix::param::clock_ticks_per_second());
+        let check = |stat, expect| assert_eq!(whole_of(stat).map(milliseconds), expect, "{stat}");
+        check("42 (a) b) S 1 2 3 4 5 6 7 8 9 10 300 200 0 0", Some((300 * tick_ms, 200 * tick_ms)));
+        check("42 (a) S 1 2 3 4 5 6 7 8 9 10 300", None);
+        check("42 (a) S 1 2 3 4 5 6 7 8 9 10 -3 200", None);
+        check("42", None);
     }
 
     #[test]
     fn a_thread_that_ended_makes_the_coarse_clock_count() {
-        let start = Instant::now();
-        let end = start + Duration::from_secs(1);
-        let before = sample(&[(1, 100), (2, 50)], 150, start);
-        let cpu = |after: Sample| after.cpu_since(&before).as_millis();
-        assert_eq!(cpu(sample(&[(1, 130), (2, 55), (3, 7)], 190, end)), 42, "a new thread counts whole");
-        assert_eq!(cpu(sample(&[(1, 130)], 190, end)), 40);
-        assert!((sample(&[(1, 350)], 0, end).shares_since(&before)[0].running - 0.25).abs() < 1e-9);
-    }
-
-    #[test]
-    fn this_process_has_memory_and_threads() {
-        let sample = Sample::take(std::process::id()).unwrap();
-        assert!(sample.seconds_since(&sample) > 0.0);
-        assert!(resident_bytes(std::process::id()).unwrap() > 4096);
+        let before = cpu(&[(1, 100), (2, 50)], 50, 100);
+        let used = |after: Cpu| milliseconds(after.used_since(&before));
+        assert_eq!(used(cpu(&[(1, 130), (2, 55), (3, 7)], 60, 130)), (10, 31), "a new thread counts whole");
+        assert_eq!(used(cpu(&[(1, 130), (2, 62)], 50, 100)), (14, 28), "before a tick: as ever");
+        assert_eq!(used(cpu(&[(1, 130)], 60, 130)), (10, 30));
+        let share = cpu(&[(1, 350)], 0, 0).shares_since(&before, 1.0).next().unwrap();
+        assert!((share.running - 0.25).abs() < 1e-9);
     }
 }
