@@ -1,7 +1,7 @@
 //! `fanfare-load`: puts load on a Fanfare gateway, checks that every message arrived, and measures what it took.
 //!
 //! ```text
-//!     quick ─┬─► subscriber threads (crowd): connect (request), read (incoming), check and count (recorder)
+//!     quick ─┬─► subscriber threads (crowd, reader): connect (request), read (incoming), check and count (recorder)
 //!            ├─► publisher threads: what is due (schedule) is posted (payload)
 //!            └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with

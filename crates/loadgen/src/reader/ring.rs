@@ -34,7 +34,7 @@ use crate::schedule::Clock;
 const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 4096;
 /// A power of two.
-const BUFFERS: u16 = 1024;
+const BUFFERS: u16 = 512;
 /// A page and three cache lines, so that the fronts of the buffers don't all fall on the same lines of the cache.
 const BUFFER_BYTES: usize = 4096 + 192;
 const GROUP: u16 = 0;
