@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::pace::Pace;
 use crate::scenario::{Format, Publishers, Scenario, Span, Stages, Subscribers, Topics, Via};
@@ -50,9 +50,12 @@ pub(crate) struct Common {
     /// Where messages are published, if not to the server's own address
     #[arg(long, value_name = "ADDR")]
     pub(crate) publish: Option<SocketAddr>,
-    /// The server's process, to measure its CPU and memory
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
+    /// The server's process, to measure its CPU and memory; once for each, where it is several
+    #[arg(long = "pid", value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+    /// How subscribers' sockets are read
+    #[arg(long, value_enum, default_value_t = ReaderKind::Auto)]
+    pub(crate) reader: ReaderKind,
     /// The report as JSON: to FILE, or without FILE to standard output in place of the text
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
@@ -150,9 +153,28 @@ pub(crate) struct Floor {
     /// Where to listen; port 0 takes any, and the line "listening on ADDR" tells which
     #[arg(long, default_value = "127.0.0.1:9001")]
     pub(crate) listen: SocketAddr,
+    /// How a frame is written to its subscribers' sockets
+    #[arg(long, value_enum, default_value_t = WriterKind::Send)]
+    pub(crate) writer: WriterKind,
     /// Join the messages of a POST into one write per subscriber
     #[arg(long)]
     pub(crate) join: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WriterKind {
+    /// A plain loop: a system call for each socket
+    Send,
+    /// Batches of sends with one system call, to registered sockets
+    IoUring,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReaderKind {
+    /// io_uring where the kernel allows it, else epoll
+    Auto,
+    Epoll,
+    IoUring,
 }
 
 /// A server, from `http://HOST:PORT`.

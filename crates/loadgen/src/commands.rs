@@ -45,7 +45,13 @@ pub(crate) fn run(common: &Common, scenarios: Vec<Scenario>) -> anyhow::Result<b
     for scenario in &scenarios {
         can_run(&adapter, scenario)?;
     }
-    let against = Against { url: common.url.clone(), adapter, publish: common.publish, pid: common.pid };
+    let against = Against {
+        url: common.url.clone(),
+        adapter,
+        publish: common.publish,
+        pids: common.pids.clone(),
+        reader: common.reader,
+    };
     let interrupted = run::interrupt_flag()?;
     let started = report::now();
     let (mut runs, mut partial) = (Vec::new(), None);

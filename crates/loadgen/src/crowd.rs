@@ -16,20 +16,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dials::{Dial, Dials, Start};
 use crate::pace::{self, Allowance, Pace};
+use crate::reader::{Reader, Sockets, What};
 use crate::recorder::{Counters, Recorder, Tally, Window};
 use crate::scene::Scene;
 use crate::schedule::nanoseconds;
 use crate::subscriber::{Ended, Past, Subscriber};
 use crate::websocket::{self, KEY};
 
-const BUFFER_BYTES: usize = 256 * 1024;
-const EVENTS_MAX: usize = 1024;
+/// What one who trickles can read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// Fewer than a listen backlog holds.
 const DIALING_MAX: usize = 256;
 const TURN_MAX: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ pub(crate) struct Crowd {
     size: usize,
     /// This one's part of all threads' subscribers.
     share: f64,
-    poll: Poll,
+    reader: Reader,
     subscribers: Slab<Subscriber>,
     dialing: usize,
     slow: Vec<(usize, Slow)>,
@@ -132,7 +132,7 @@ impl Crowd {
             before,
             size: size.max(1),
             share,
-            poll: Poll::new()?,
+            reader: Reader::new(scene.reader, scene.clock)?,
             dialing: 0,
             slow: Vec::new(),
             slow_ns: 0,
@@ -146,7 +146,6 @@ impl Crowd {
 
     /// Dials and reads until the run stops.
     pub(crate) fn run(mut self) -> io::Result<Vec<Tally>> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut recent_ns = self.scene.clock.now_ns();
         let churns = self.scene.scenario.subscribers.iter().any(|group| group.churn > 0.0);
@@ -163,7 +162,7 @@ impl Crowd {
                 () if !self.slow.is_empty() || !self.unsure.is_empty() => TRICKLE_EVERY,
                 () => TURN_MAX,
             };
-            self.turn(turn, &mut events, &mut buffer)?;
+            self.turn(turn, &mut buffer)?;
             let now_ns = self.scene.clock.now_ns();
             if now_ns - recent_ns >= RECENT_EVERY_NS {
                 recent_ns = now_ns;
@@ -176,23 +175,35 @@ impl Crowd {
                 self.give_up();
             }
         }
-        self.look_at_the_stalled(&mut events, &mut buffer)?;
+        self.look_at_the_stalled(&mut buffer)?;
         Ok(self.leave())
     }
 
     /// Waits at most for `turn`, reads what there is, and lets the run see it. Whether a stalled subscriber was among those
     /// with something to read.
-    fn turn(&mut self, turn: Duration, events: &mut Events, buffer: &mut [u8]) -> io::Result<bool> {
-        match self.poll.poll(events, Some(turn)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+    fn turn(&mut self, turn: Duration, buffer: &mut [u8]) -> io::Result<bool> {
+        self.reader.wait(turn)?;
         let mut stalled = false;
-        for event in &*events {
-            let key = event.token().0;
-            stalled |=
-                self.subscribers.get(key).is_some_and(|subscriber| self.pace(subscriber) == Pace::Never);
-            self.handle_event(key, event.is_readable(), event.is_read_closed(), buffer);
+        while let Some(arrival) = self.reader.next(&mut self.subscribers) {
+            let key = arrival.key;
+            let Some(subscriber) = self.subscribers.get_mut(key) else { continue };
+            stalled |= subscriber.settings(&self.scene).pace == Pace::Never;
+            let was_open = subscriber.is_open();
+            let recorder = &mut self.recorders[subscriber.group];
+            let handled = match arrival.what {
+                What::Connected => subscriber.connect(&self.scene),
+                What::Bytes(bytes) => {
+                    subscriber.handle_bytes(bytes, arrival.at_ns, &self.scene, &self.accept, recorder)
+                }
+                What::End => Err(Ended::EndOfStream),
+                What::Failed(kind) => Err(Ended::Socket(kind)),
+            };
+            // One that opened may have ended in the same read.
+            let is_new = subscriber.is_open() && !was_open;
+            let opened = if is_new { self.opened(key) } else { Ok(()) };
+            if let Err(ended) = handled.and(opened) {
+                self.end(key, &ended);
+            }
         }
         self.read_slowly(buffer);
         self.recorders.iter().for_each(Recorder::publish_counts);
@@ -247,22 +258,8 @@ impl Crowd {
             None => TcpStream::connect(address)?,
         };
         let key = self.subscribers.vacant_key();
-        self.poll.registry().register(&mut socket, Token(key), Interest::READABLE | Interest::WRITABLE)?;
+        self.reader.add(key, &mut socket)?;
         Ok((socket, key))
-    }
-
-    fn handle_event(&mut self, key: usize, readable: bool, closing: bool, buffer: &mut [u8]) {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let was_open = subscriber.is_open();
-        let read = subscriber
-            .connect(&self.scene)
-            .and_then(|()| if readable { self.read(key, closing, buffer) } else { Ok(()) });
-        // One that opened may have ended in the same read.
-        let is_new = self.subscribers[key].is_open() && !was_open;
-        let opened = if is_new { self.opened(key) } else { Ok(()) };
-        if let Err(ended) = read.and(opened) {
-            self.end(key, &ended);
-        }
     }
 
     /// A subscriber is subscribed; one that is slow is not told any more when its socket has something.
@@ -287,13 +284,16 @@ impl Crowd {
         }
         recorder.counters.open.fetch_add(1, Relaxed);
         match pace {
-            Pace::Full => return Ok(()),
+            Pace::Full => {
+                self.reader.stream(key);
+                return Ok(());
+            }
             Pace::Trickle => self.slow.push((key, Slow::Trickle(Allowance::from(now_ns)))),
             Pace::StopAndGo => self.slow.push((key, Slow::StopAndGo)),
             Pace::Never => {}
         }
-        let deregistered = self.poll.registry().deregister(subscriber.socket());
-        deregistered.map_err(|error| Ended::Socket(error.kind()))
+        let paused = self.reader.pause(key, subscriber.socket());
+        paused.map_err(|error| Ended::Socket(error.kind()))
     }
 
     /// Those are sure now whose time for it has passed.
@@ -388,6 +388,7 @@ impl Crowd {
     /// Removes a subscriber that is subscribed.
     fn let_go(&mut self, key: usize) -> Subscriber {
         let subscriber = self.subscribers.remove(key);
+        self.reader.remove(key);
         self.slow.retain(|(slow, _)| *slow != key);
         self.recorders[subscriber.group].counters.open.fetch_sub(1, Relaxed);
         subscriber
@@ -493,18 +494,18 @@ impl Crowd {
     }
 
     /// Reads what the stalled were sent, to learn which of them the server has closed. Their messages count for nothing.
-    fn look_at_the_stalled(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
+    fn look_at_the_stalled(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let mut stalled = 0;
         for (key, subscriber) in &mut self.subscribers {
             if subscriber.is_open() && subscriber.settings(&self.scene).pace == Pace::Never {
-                self.poll.registry().register(subscriber.socket(), Token(key), Interest::READABLE)?;
+                self.reader.resume(key, subscriber.socket())?;
                 stalled += 1;
             }
         }
         let began_ns = self.scene.clock.now_ns();
         let (mut now_ns, mut heard_ns) = (began_ns, began_ns);
         while stalled > 0 && now_ns - began_ns < LOOK_MAX_NS && now_ns - heard_ns < LOOK_QUIET_NS {
-            let heard = self.turn(TRICKLE_EVERY, events, buffer)?;
+            let heard = self.turn(TRICKLE_EVERY, buffer)?;
             now_ns = self.scene.clock.now_ns();
             if heard {
                 heard_ns = now_ns;
@@ -525,6 +526,7 @@ impl Crowd {
         } else {
             self.dialing -= 1;
             let subscriber = self.subscribers.remove(key);
+            self.reader.remove(key);
             let (group, now_ns) = (subscriber.group, self.scene.clock.now_ns());
             self.fail(Dial { group, past: subscriber.into_past() }, ended, now_ns);
         }
@@ -575,6 +577,12 @@ impl Crowd {
             self.conclude(&subscriber, false);
         }
         self.recorders.into_iter().map(|recorder| recorder.tally).collect()
+    }
+}
+
+impl Sockets for Slab<Subscriber> {
+    fn socket(&mut self, key: usize) -> Option<&mut TcpStream> {
+        self.get_mut(key).map(Subscriber::socket)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The floor: a server that does nothing but the writes, so that its CPU per delivery is what the sockets cost here.
 //!
-//! One thread and one event loop. A POST's frame is built once; then comes a plain loop of `write` over all sockets of
-//! the topic, and after it the answer. It checks nothing that it doesn't need, keeps no message and no queue, and drops
-//! a subscriber whose socket takes less than a whole frame.
+//! One thread and one event loop. A POST's frame is built once; then it is written to all sockets of the topic, with a
+//! plain loop of `send` or through io_uring ([`Writer`]), and after it comes the answer. It checks nothing that it
+//! doesn't need, keeps no message and no queue, and drops a subscriber whose socket takes less than a whole frame.
 //!
 //! # Bounds       a request is at most [`REQUEST_BYTES_MAX`]
 
@@ -14,9 +14,15 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
-use crate::args::Floor;
+use crate::args::{Floor, WriterKind};
 use crate::http::{self, Parsed};
 use crate::websocket::{self, CLOSE, TEXT, write_frame};
+
+use ring::Ring;
+use writer::Writer;
+
+mod ring;
+mod writer;
 
 const LISTENER: Token = Token(usize::MAX);
 const REQUEST_BYTES_MAX: usize = 16 << 20;
@@ -24,7 +30,14 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Serves until the process is ended.
 pub(crate) fn run(options: &Floor) -> anyhow::Result<()> {
-    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
+    let files = rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
+    let writer = match options.writer {
+        WriterKind::Send => Writer::Send,
+        WriterKind::IoUring => Writer::Ring(Box::new(Ring::new(files).context(
+            "the kernel has no io_uring for this process (it needs Linux 6.1, and a sandbox may forbid it); \
+             --writer send works everywhere",
+        )?)),
+    };
     let mut listener =
         TcpListener::bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let mut poll = Poll::new()?;
@@ -32,7 +45,7 @@ pub(crate) fn run(options: &Floor) -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     io::stdout().flush()?;
 
-    let mut server = Server { join: options.join, connections: Slab::new(), topics: HashMap::new() };
+    let mut server = Server { join: options.join, writer, connections: Slab::new(), topics: HashMap::new() };
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -43,7 +56,7 @@ pub(crate) fn run(options: &Floor) -> anyhow::Result<()> {
         for event in &events {
             match event.token() {
                 LISTENER => server.accept(&listener, poll.registry())?,
-                Token(key) => server.handle_readable(key, &mut buffer),
+                Token(key) => server.handle_readable(key, &mut buffer)?,
             }
         }
     }
@@ -51,6 +64,7 @@ pub(crate) fn run(options: &Floor) -> anyhow::Result<()> {
 
 struct Server {
     join: bool,
+    writer: Writer,
     connections: Slab<Connection>,
     topics: HashMap<String, Topic>,
 }
@@ -86,14 +100,16 @@ impl Server {
             socket.set_nodelay(true)?;
             let entry = self.connections.vacant_entry();
             registry.register(&mut socket, Token(entry.key()), Interest::READABLE)?;
-            entry.insert(Connection { socket, received: Vec::new(), topic: None });
+            let connection = Connection { socket, received: Vec::new(), topic: None };
+            self.writer.add(entry.key(), &connection)?;
+            entry.insert(connection);
         }
     }
 
-    fn handle_readable(&mut self, key: usize, buffer: &mut [u8]) {
+    fn handle_readable(&mut self, key: usize, buffer: &mut [u8]) -> io::Result<()> {
         loop {
             // Dropped by an event before this one.
-            let Some(connection) = self.connections.get_mut(key) else { return };
+            let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
             match connection.socket.read(buffer) {
                 Ok(0) => return self.drop_connection(key),
                 Ok(length) => {
@@ -101,14 +117,14 @@ impl Server {
                         Some(_) => buffer[0] & 0x0f != CLOSE,
                         None => {
                             connection.received.extend_from_slice(&buffer[..length]);
-                            self.serve(key)
+                            self.serve(key)?
                         }
                     };
                     if !alive {
                         return self.drop_connection(key);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return self.drop_connection(key),
             }
@@ -116,7 +132,7 @@ impl Server {
     }
 
     /// Serves all requests that are whole; `false` if the connection is of no use any more.
-    fn serve(&mut self, key: usize) -> bool {
+    fn serve(&mut self, key: usize) -> io::Result<bool> {
         let mut received = std::mem::take(&mut self.connections[key].received);
         let mut used = 0;
         loop {
@@ -129,22 +145,22 @@ impl Server {
                     );
                     // It is dropped next, whether it took the answer or not.
                     let _ = self.connections[key].socket.write(answer.as_bytes());
-                    return false;
+                    return Ok(false);
                 }
                 Parsed::Whole(Request::Subscribe { topic, key: websocket_key }, length) => {
                     used += length;
                     if !self.subscribe(key, topic, &websocket_key) {
-                        return false;
+                        return Ok(false);
                     }
                 }
                 Parsed::Whole(Request::Publish { topic, split, body }, length) => {
                     let body = used + body.start..used + body.end;
                     used += length;
-                    let offset = self.publish(topic, split, &received[body]);
+                    let offset = self.publish(topic, split, &received[body])?;
                     let body = format!(r#"{{"offset":{offset}}}"#);
                     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                     if !self.connections[key].write_whole(answer.as_bytes()) {
-                        return false;
+                        return Ok(false);
                     }
                 }
             }
@@ -154,7 +170,7 @@ impl Server {
         if self.connections[key].topic.is_none() {
             self.connections[key].received = received;
         }
-        true
+        Ok(true)
     }
 
     fn subscribe(&mut self, key: usize, topic: String, websocket_key: &str) -> bool {
@@ -170,7 +186,7 @@ impl Server {
     }
 
     /// Writes the messages of a POST to every subscriber of the topic; the offset of the last one.
-    fn publish(&mut self, topic: String, split: bool, body: &[u8]) -> u64 {
+    fn publish(&mut self, topic: String, split: bool, body: &[u8]) -> io::Result<u64> {
         let topic = self.topics.entry(topic).or_default();
         let lines = body.split(|&byte| byte == b'\n' && split).filter(|line| !split || !line.is_empty());
         let mut frame = Vec::with_capacity(body.len() + 16);
@@ -182,33 +198,26 @@ impl Server {
             write_frame(&mut frame, TEXT, line);
             topic.offset += 1;
             if !self.join {
-                write_all(&mut self.connections, &topic.subscribers, &frame, &mut full);
+                self.writer.write_all(&mut self.connections, &topic.subscribers, &frame, &mut full);
             }
         }
         if self.join {
-            write_all(&mut self.connections, &topic.subscribers, &frame, &mut full);
+            self.writer.write_all(&mut self.connections, &topic.subscribers, &frame, &mut full);
         }
         let offset = topic.offset;
         full.sort_unstable();
         full.dedup();
-        full.into_iter().for_each(|key| self.drop_connection(key));
-        offset
+        full.into_iter().try_for_each(|key| self.drop_connection(key))?;
+        Ok(offset)
     }
 
-    fn drop_connection(&mut self, key: usize) {
+    fn drop_connection(&mut self, key: usize) -> io::Result<()> {
+        self.writer.remove(key)?;
         let connection = self.connections.remove(key);
         if let Some(topic) = connection.topic.and_then(|topic| self.topics.get_mut(&topic)) {
             topic.subscribers.retain(|&subscriber| subscriber != key);
         }
-    }
-}
-
-/// The loop that is measured.
-fn write_all(connections: &mut Slab<Connection>, subscribers: &[usize], frame: &[u8], full: &mut Vec<usize>) {
-    for &key in subscribers {
-        if !connections[key].write_whole(frame) {
-            full.push(key);
-        }
+        Ok(())
     }
 }
 

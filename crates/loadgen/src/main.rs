@@ -2,7 +2,7 @@
 //! it took.
 //!
 //! ```text
-//!     scenario ──► run ─┬─► subscriber threads (crowd): connect (dials), ask (request), read (incoming, foreign),
+//!     scenario ──► run ─┬─► subscriber threads (crowd, reader): connect (dials), ask (request), read (incoming, foreign),
 //!     adapter ───►      │                               check (track) and count (recorder)
 //!                       ├─► publisher threads: what is due (schedule) is written (outgoing)
 //!                       └─► report: text and JSON, with the server's CPU and memory (process)
@@ -41,6 +41,7 @@ mod polls;
 mod process;
 mod progress;
 mod publisher;
+mod reader;
 mod recorder;
 mod report;
 mod request;

@@ -1,143 +1,178 @@
-//! CPU time and memory of a process, from `/proc`.
+//! What a server used: CPU time and memory of its processes, which may be several, and of their sockets in the kernel.
 //!
-//! CPU is user plus system time, the sum over `/proc/PID/task/*/schedstat` in nanoseconds. Where the kernel has no such
-//! file, or a thread ended between two samples and took its count along, `/proc/PID/stat` is used, in ticks of 10 ms.
+//! Everything is read from outside, so that any server can be watched. A figure that the system doesn't give is an error
+//! of that figure alone.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// What was used up to one moment.
+use cpu::Cpu;
+
+pub(crate) use cpu::Share;
+
+mod cpu;
+mod sockets;
+
+/// The processes that are one server together.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch {
+    pids: Vec<u32>,
+}
+
+/// What they had used up to one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     at: Instant,
-    threads: BTreeMap<u32, Thread>,
-    whole: Duration,
+    processes: Vec<Cpu>,
 }
 
-#[derive(Debug, Clone)]
-struct Thread {
-    name: String,
-    running: Duration,
-    waiting: Duration,
+/// CPU time between two samples.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
 }
 
-/// A thread's part of the time between two samples.
-#[derive(Debug, Clone)]
-pub(crate) struct Share {
-    pub(crate) name: String,
-    /// It ran.
-    pub(crate) running: f64,
-    /// It could have run, but had no core.
-    pub(crate) waiting: f64,
+impl Watch {
+    pub(crate) fn new(pids: Vec<u32>) -> Self {
+        Self { pids }
+    }
+
+    /// This process.
+    pub(crate) fn own() -> Self {
+        Self { pids: vec![std::process::id()] }
+    }
+
+    pub(crate) fn sample(&self) -> io::Result<Sample> {
+        let processes = self.pids.iter().map(|&pid| Cpu::take(pid)).collect::<io::Result<_>>()?;
+        Ok(Sample { at: Instant::now(), processes })
+    }
+
+    /// Resident memory in bytes (`VmRSS`).
+    pub(crate) fn resident_bytes(&self) -> io::Result<u64> {
+        self.pids.iter().map(|&pid| status_bytes(pid, "VmRSS:")).sum()
+    }
+
+    /// The most that was resident since each process began, in bytes (`VmHWM`).
+    pub(crate) fn resident_bytes_peak(&self) -> io::Result<u64> {
+        self.pids.iter().map(|&pid| status_bytes(pid, "VmHWM:")).sum()
+    }
+
+    /// What the TCP sockets hold in the kernel beside their own structures, in bytes. It looks at every TCP socket of the
+    /// machine: some ten milliseconds for ten thousand of them.
+    pub(crate) fn kernel_socket_bytes(&self) -> io::Result<u64> {
+        sockets::kernel_bytes(&self.pids)
+    }
 }
 
 impl Sample {
-    /// The state of process `pid` now.
-    pub(crate) fn take(pid: u32) -> io::Result<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let whole = whole_of(&stat).ok_or_else(|| io::Error::other("/proc/PID/stat has another form"))?;
-        let mut threads = BTreeMap::new();
-        for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let path = entry?.path();
-            let tid = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-            // A thread may end while it is looked at.
-            if let (Some(tid), Ok(schedstat)) = (tid, std::fs::read_to_string(path.join("schedstat"))) {
-                let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-                let mut numbers = schedstat.split_whitespace().map(|field| field.parse().unwrap_or(0));
-                let mut next = || Duration::from_nanos(numbers.next().unwrap_or(0));
-                threads
-                    .insert(tid, Thread { name: name.trim().to_owned(), running: next(), waiting: next() });
-            }
-        }
-        Ok(Self { at: Instant::now(), threads, whole })
-    }
-
-    /// CPU time used since `earlier`.
-    pub(crate) fn cpu_since(&self, earlier: &Self) -> Duration {
-        let same_threads = earlier.threads.keys().all(|tid| self.threads.contains_key(tid));
-        if same_threads && !earlier.threads.is_empty() {
-            self.running().saturating_sub(earlier.running())
-        } else {
-            self.whole.saturating_sub(earlier.whole)
-        }
+    /// CPU time used since `earlier`, a sample of the same processes.
+    pub(crate) fn used_since(&self, earlier: &Self) -> Used {
+        self.processes.iter().zip(&earlier.processes).fold(Used::default(), |sum, (now, then)| {
+            let used = now.used_since(then);
+            Used { user: sum.user + used.user, system: sum.system + used.system }
+        })
     }
 
     /// What part of the time since `earlier` each of the threads ran.
     pub(crate) fn shares_since(&self, earlier: &Self) -> Vec<Share> {
         let wall = self.seconds_since(earlier);
-        let part = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() / wall;
-        let common = self.threads.iter().filter_map(|(tid, now)| Some((now, earlier.threads.get(tid)?)));
-        common
-            .map(|(now, then)| Share {
-                name: now.name.clone(),
-                running: part(now.running, then.running),
-                waiting: part(now.waiting, then.waiting),
-            })
-            .collect()
+        let pairs = self.processes.iter().zip(&earlier.processes);
+        pairs.flat_map(|(now, then)| now.shares_since(then, wall)).collect()
     }
 
     /// Wall time between the two, never zero.
     pub(crate) fn seconds_since(&self, earlier: &Self) -> f64 {
         (self.at - earlier.at).as_secs_f64().max(1e-9)
     }
+}
 
-    fn running(&self) -> Duration {
-        self.threads.values().map(|thread| thread.running).sum()
+impl Used {
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.user + self.system).as_secs_f64()
     }
 }
 
-/// Resident memory of a process in bytes (`VmRSS`).
-pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
+fn status_bytes(pid: u32, name: &str) -> io::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes =
-        line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|number| number.parse::<u64>().ok());
-    kibibytes
-        .map(|kibibytes| kibibytes * 1024)
-        .ok_or_else(|| io::Error::other("/proc/PID/status has no VmRSS"))
+    kibibytes(&status, name)
+        .map(|kibibytes| kibibytes.saturating_mul(1024))
+        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no {name}")))
 }
 
-/// utime and stime, the fields 14 and 15. The name in field 2 may hold spaces and parentheses.
-fn whole_of(stat: &str) -> Option<Duration> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+fn kibibytes(status: &str, name: &str) -> Option<u64> {
+    let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Child, Command};
 
-    fn sample(threads: &[(u32, u64)], whole_ms: u64, at: Instant) -> Sample {
-        let thread =
-            |ms| Thread { name: "t".into(), running: Duration::from_millis(ms), waiting: Duration::ZERO };
-        let threads = threads.iter().map(|&(tid, ms)| (tid, thread(ms))).collect();
-        Sample { at, threads, whole: Duration::from_millis(whole_ms) }
+    /// A child that is ended with the test.
+    struct Burner(Child);
+
+    impl Drop for Burner {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn shell(script: &str) -> Burner {
+        Burner(Command::new("sh").args(["-c", script]).spawn().unwrap())
+    }
+
+    /// What `watch` uses until it is a tenth of a second of CPU, however slow the machine is.
+    fn used(watch: &Watch) -> Used {
+        let before = watch.sample().unwrap();
+        for _ in 0..2_000 {
+            std::thread::sleep(Duration::from_millis(10));
+            let used = watch.sample().unwrap().used_since(&before);
+            if used.seconds() > 0.1 {
+                return used;
+            }
+        }
+        panic!("no CPU time in 20 seconds")
     }
 
     #[test]
-    fn the_name_of_a_process_does_not_shift_its_fields() {
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
-        let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 300 200 0 0";
-        assert_eq!(whole_of(stat), Some(Duration::from_secs_f64(500.0 / ticks)));
+    fn user_time_is_told_from_system_time() {
+        let counting = shell("i=0; while :; do i=$((i+1)); done");
+        let reading = shell("exec dd if=/dev/zero of=/dev/null bs=1M status=none");
+        let user = used(&Watch::new(vec![counting.0.id()]));
+        assert!(user.user > 2 * user.system, "{user:?}");
+        let system = used(&Watch::new(vec![reading.0.id()]));
+        assert!(system.system > 2 * system.user, "{system:?}");
+        let both = used(&Watch::new(vec![counting.0.id(), reading.0.id()]));
+        assert!(both.user > Duration::ZERO && both.system > Duration::ZERO, "{both:?}");
     }
 
     #[test]
-    fn a_thread_that_ended_makes_the_coarse_clock_count() {
-        let start = Instant::now();
-        let end = start + Duration::from_secs(1);
-        let before = sample(&[(1, 100), (2, 50)], 150, start);
-        let cpu = |after: Sample| after.cpu_since(&before).as_millis();
-        assert_eq!(cpu(sample(&[(1, 130), (2, 55), (3, 7)], 190, end)), 42, "a new thread counts whole");
-        assert_eq!(cpu(sample(&[(1, 130)], 190, end)), 40);
-        assert!((sample(&[(1, 350)], 0, end).shares_since(&before)[0].running - 0.25).abs() < 1e-9);
+    fn memory_is_that_of_all_processes() {
+        let child = shell("exec sleep 60");
+        let (own, other) = (Watch::own(), Watch::new(vec![child.0.id()]));
+        let both = Watch::new(vec![std::process::id(), child.0.id()]);
+        assert!(own.resident_bytes().unwrap() > 4096 && other.resident_bytes().unwrap() > 0);
+        assert!(both.resident_bytes().unwrap() > other.resident_bytes().unwrap());
+        assert!(both.resident_bytes_peak().unwrap() >= own.resident_bytes_peak().unwrap());
     }
 
     #[test]
-    fn this_process_has_memory_and_threads() {
-        let sample = Sample::take(std::process::id()).unwrap();
-        assert!(sample.seconds_since(&sample) > 0.0);
-        assert!(resident_bytes(std::process::id()).unwrap() > 4096);
+    fn a_process_that_is_not_there_is_an_error() {
+        let nobody = Watch::new(vec![std::process::id(), u32::MAX]);
+        assert!(nobody.sample().is_err() && nobody.resident_bytes().is_err());
+        assert!(nobody.kernel_socket_bytes().is_err());
+    }
+
+    #[test]
+    fn a_line_of_the_status_is_found_by_its_whole_name() {
+        let check = |status, expect| assert_eq!(kibibytes(status, "VmRSS:"), expect, "{status}");
+        check("VmHWM:\t  9 kB\nVmRSS:\t     1234 kB\n", Some(1234));
+        check("VmRSSx:\t1 kB\n", None);
+        check("VmRSS:\t-1 kB\n", None);
+        check("VmRSS:\t1 MB\n", None);
+        check("", None);
     }
 }

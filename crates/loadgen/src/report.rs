@@ -135,7 +135,7 @@ pub(crate) struct Step {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Server {
-    pub(crate) pid: u32,
+    pub(crate) pids: Vec<u32>,
     pub(crate) cpu_user_seconds: Option<f64>,
     pub(crate) cpu_system_seconds: Option<f64>,
     /// User and system time; of one core.
@@ -143,7 +143,7 @@ pub(crate) struct Server {
     pub(crate) cpu_us_per_delivery: Option<f64>,
     pub(crate) resident_bytes_before: u64,
     pub(crate) resident_bytes_connected: u64,
-    pub(crate) resident_bytes_peak: u64,
+    pub(crate) resident_bytes_peak: Option<u64>,
     pub(crate) resident_bytes_per_connection: Option<f64>,
     pub(crate) kernel_socket_bytes: Option<u64>,
     pub(crate) kernel_socket_bytes_per_connection: Option<f64>,

@@ -20,12 +20,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::adapter::Adapter;
-use crate::args::Target;
+use crate::args::{ReaderKind, Target};
 use crate::crowd::{Crowd, SETTLE};
 use crate::dials::Dial;
 use crate::load::{self, Shares};
 use crate::outgoing::Outgoing;
-use crate::process::{self, Sample};
+use crate::process::Watch;
 use crate::progress::Line;
 use crate::publisher::{self, Published, Publisher, Recipe};
 use crate::recorder::{Counters, Tally, Window};
@@ -57,8 +57,9 @@ pub(crate) struct Against {
     pub(crate) adapter: Adapter,
     /// Where messages are published, if that is another address.
     pub(crate) publish: Option<SocketAddr>,
-    /// The server's process, to measure it.
-    pub(crate) pid: Option<u32>,
+    /// The server's processes, to measure them.
+    pub(crate) pids: Vec<u32>,
+    pub(crate) reader: ReaderKind,
 }
 
 /// Runs a scenario that was checked. `interrupted` ends it early, and what there is by then is told.
@@ -73,7 +74,9 @@ pub(crate) fn run(
 struct Progress {
     scene: Arc<Scene>,
     target: report::Target,
-    pid: Option<u32>,
+    /// The server's processes, if they are known.
+    server: Option<Watch>,
+    pids: Vec<u32>,
     shares: Shares,
     live: Live,
     line: Line,
@@ -114,16 +117,19 @@ impl Progress {
             adapter: against.adapter.clone(),
             topics: names.into_iter().map(|name| Topic::new(name, ordered)).collect(),
             payload_bytes: load::payload_lengths(scenario),
+            reader: against.reader,
             window: Arc::new(Window::ahead()),
             began_ns: AtomicU64::new(u64::MAX),
             give_up: AtomicBool::new(false),
             ledgers: std::sync::OnceLock::new(),
             stop: AtomicBool::new(false),
         });
-        let resident =
-            |pid| process::resident_bytes(pid).with_context(|| format!("cannot watch process {pid}"));
-        let resident_before = against.pid.map(resident).transpose()?;
-        let series = Series::new(against.pid, scene.clock.now_ns());
+        let server = (!against.pids.is_empty()).then(|| Watch::new(against.pids.clone()));
+        let resident = |watch: &Watch| {
+            watch.resident_bytes().with_context(|| format!("cannot watch process {:?}", against.pids))
+        };
+        let resident_before = server.as_ref().map(resident).transpose()?;
+        let series = Series::new(server.clone(), scene.clock.now_ns());
         let (crowds, live) = start_crowds(&scene, &shares)?;
         let target = report::Target {
             url: against.url.to_string(),
@@ -133,7 +139,8 @@ impl Progress {
         Ok(Self {
             scene,
             target,
-            pid: against.pid,
+            server,
+            pids: against.pids.clone(),
             shares,
             live,
             line: Line::new(),
@@ -162,7 +169,8 @@ impl Progress {
             );
         }
         self.pause("settle", SETTLE);
-        let resident_connected = self.pid.and_then(|pid| process::resident_bytes(pid).ok());
+        let resident_connected = self.server.as_ref().and_then(|watch| watch.resident_bytes().ok());
+        let kernel_socket_bytes = self.server.as_ref().and_then(|watch| watch.kernel_socket_bytes().ok());
 
         let stages = self.scene.scenario.stages.clone();
         let connections: usize = self.scene.scenario.publishers.iter().map(load::connections).sum();
@@ -188,12 +196,13 @@ impl Progress {
         let due_in_window = self.scene.scenario.due_between(stages.warmup.0, until);
         let published = self.drain(publishers)?;
         self.pause("hold", stages.hold.0);
+        let resident_peak = self.server.as_ref().and_then(|watch| watch.resident_bytes_peak().ok());
         let tallies = self.stop_crowds()?;
         self.line.clear();
         Ok(Findings {
             scenario: self.scene.scenario.clone(),
             target: self.target,
-            pid: self.pid,
+            pids: self.pids,
             connected,
             connect_seconds,
             tallies,
@@ -204,6 +213,8 @@ impl Progress {
             due_in_window,
             resident_before: self.resident_before,
             resident_connected,
+            resident_peak,
+            kernel_socket_bytes,
             cut_off: self.cut_off,
             partial: self.partial,
             series: self.series.points,
@@ -327,8 +338,8 @@ impl Progress {
     fn edge(&self) -> io::Result<Edge> {
         Ok(Edge {
             // A server that ended meanwhile is told by its disconnects.
-            server: self.pid.and_then(|pid| Sample::take(pid).ok()),
-            generator: Sample::take(std::process::id())?,
+            server: self.server.as_ref().and_then(|watch| watch.sample().ok()),
+            generator: Watch::own().sample()?,
             delivered: self.live.sum(|counters| &counters.delivered),
         })
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::{self, Sample};
+use crate::process::{Sample, Watch};
 use crate::publisher::Progress;
 use crate::recorder::{Counters, histogram};
 
@@ -46,7 +46,7 @@ pub(crate) struct Point {
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) points: Vec<Point>,
-    pid: Option<u32>,
+    watch: Option<Watch>,
     began_ns: u64,
     taken_ns: u64,
     acknowledged: u64,
@@ -71,11 +71,11 @@ impl Live {
 }
 
 impl Series {
-    pub(crate) fn new(pid: Option<u32>, now_ns: u64) -> Self {
-        let server = pid.and_then(|pid| Sample::take(pid).ok());
+    pub(crate) fn new(watch: Option<Watch>, now_ns: u64) -> Self {
+        let server = watch.as_ref().and_then(|watch| watch.sample().ok());
         Self {
             points: Vec::new(),
-            pid,
+            watch,
             began_ns: now_ns,
             taken_ns: now_ns,
             acknowledged: 0,
@@ -99,8 +99,8 @@ impl Series {
                 part.reset();
             }
         }
-        let server = self.pid.and_then(|pid| Sample::take(pid).ok());
-        let share = |now: &Sample, then: &Sample| now.cpu_since(then).as_secs_f64() / now.seconds_since(then);
+        let server = self.watch.as_ref().and_then(|watch| watch.sample().ok());
+        let share = |now: &Sample, then: &Sample| now.used_since(then).seconds() / now.seconds_since(then);
         let per_second = |count: u64| count as f64 / (passed_ns as f64 / 1e9);
         let quantile = |at| (!recent.is_empty()).then(|| recent.value_at_quantile(at) as f64 / 1e3);
         let acknowledged = live.published(|progress| &progress.acknowledged);
@@ -115,7 +115,7 @@ impl Series {
             p99_us: quantile(0.99),
             lost: live.sum(|counters| &counters.holes),
             server_cpu_share: server.as_ref().zip(self.server.as_ref()).map(|(now, then)| share(now, then)),
-            server_resident_bytes: self.pid.and_then(|pid| process::resident_bytes(pid).ok()),
+            server_resident_bytes: self.watch.as_ref().and_then(|watch| watch.resident_bytes().ok()),
         });
         (self.acknowledged, self.delivered, self.server) = (acknowledged, delivered, server);
     }

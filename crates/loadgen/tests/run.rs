@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 
+use io_uring::{IoUring, cqueue, squeue};
 use peer::{Mistake, Peer};
 use serde_json::Value;
 
@@ -51,6 +52,12 @@ fn quick(url: &str, flags: &str) -> Output {
     Command::new(PROGRAM).args(["quick", "--url", url]).args(flags).output().unwrap()
 }
 
+/// Containers often forbid it; what needs it is then not tested.
+fn has_io_uring() -> bool {
+    let mut builder = IoUring::<squeue::Entry, cqueue::Entry>::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().build(1).is_ok()
+}
+
 /// The exit code and the only run of the report of a run with `--json`.
 fn report(url: &str, flags: &str) -> (i32, Value) {
     found(&quick(url, &format!("{flags} {SHORT}")))
@@ -70,24 +77,32 @@ fn group<'r>(report: &'r Value, name: &str) -> &'r Value {
 
 #[test]
 fn every_message_reaches_every_subscriber_of_the_floor() {
-    let floor = Floor::start(&[]);
-    let (code, report) = report(&floor.url, &format!("--subscribers 50 --pid {}", floor.process.id()));
-    assert_eq!(code, 0, "{report:#}");
-    assert_eq!(report["passed"], true);
-    assert_eq!(report["connections"]["connected"], 50);
-    assert_eq!(report["publish"]["acknowledged"], 120);
-    assert_eq!(report["publish"]["posts_by_status"]["200"], 120);
-    assert_eq!(report["delivery"]["expected"], 6_000);
-    assert_eq!(report["delivery"]["delivered"], 6_000);
-    assert_eq!(report["delivery"]["lost"], 0);
-    assert_eq!(report["latency_us"]["count"], 5_000, "latency counts in the window only");
-    assert!(report["server"]["cpu_us_per_delivery"].as_f64().unwrap() > 0.0);
+    let check = |writer: &str, reader: &str| {
+        let floor = Floor::start(&["--writer", writer]);
+        let flags = format!("--subscribers 50 --reader {reader} --pid {}", floor.process.id());
+        let (code, report) = report(&floor.url, &flags);
+        assert_eq!(code, 0, "{report:#}");
+        assert_eq!(report["passed"], true);
+        assert_eq!(report["connections"]["connected"], 50);
+        assert_eq!(report["publish"]["acknowledged"], 120);
+        assert_eq!(report["publish"]["posts_by_status"]["200"], 120);
+        assert_eq!(report["delivery"]["expected"], 6_000);
+        assert_eq!(report["delivery"]["delivered"], 6_000);
+        assert_eq!(report["delivery"]["lost"], 0);
+        assert_eq!(report["latency_us"]["count"], 5_000, "latency counts in the window only");
+        assert!(report["server"]["cpu_us_per_delivery"].as_f64().unwrap() > 0.0);
+    };
+    check("send", "epoll");
+    if has_io_uring() {
+        check("io-uring", "io-uring");
+    }
 }
 
 #[test]
 fn batches_over_a_market_reach_the_subscribers_of_each_topic() {
-    for join in [&[][..], &["--join"]] {
-        let floor = Floor::start(join);
+    let ring = if has_io_uring() { "io-uring" } else { "send" };
+    for flags in [&[][..], &["--join"], &["--writer", ring], &["--writer", ring, "--join"]] {
+        let floor = Floor::start(flags);
         let flags =
             "--subscribers 50 --topics 7 --batch 10 --ticker --threads 2 --publishers 2 --payload 300";
         let (code, report) = report(&floor.url, flags);

@@ -22,7 +22,7 @@ const LATENESS_P99_MAX_US: f64 = 2_000.0;
 pub(crate) struct Findings {
     pub(crate) scenario: Scenario,
     pub(crate) target: Target,
-    pub(crate) pid: Option<u32>,
+    pub(crate) pids: Vec<u32>,
     /// Subscribers when publishing began.
     pub(crate) connected: u64,
     pub(crate) connect_seconds: f64,
@@ -38,6 +38,9 @@ pub(crate) struct Findings {
     pub(crate) due_in_window: f64,
     pub(crate) resident_before: Option<u64>,
     pub(crate) resident_connected: Option<u64>,
+    pub(crate) resident_peak: Option<u64>,
+    /// When all were connected.
+    pub(crate) kernel_socket_bytes: Option<u64>,
     pub(crate) cut_off: bool,
     pub(crate) partial: Option<String>,
     pub(crate) series: Vec<Point>,
@@ -116,26 +119,26 @@ impl Findings {
         let (before, connected) = (self.resident_before?, self.resident_connected?);
         let samples =
             self.edges.as_ref().and_then(|(from, to)| Some((from.server.as_ref()?, to.server.as_ref()?)));
-        let cpu = samples.map(|(from, to)| (to.cpu_since(from).as_secs_f64(), to.seconds_since(from)));
-        let peak = self.series.iter().filter_map(|point| point.server_resident_bytes).max();
+        let cpu = samples.map(|(from, to)| (to.used_since(from), to.seconds_since(from)));
+        let each = |bytes: f64| per(bytes, self.connected as f64);
         Some(Server {
-            pid: self.pid?,
-            cpu_user_seconds: None,
-            cpu_system_seconds: None,
-            cpu_share: cpu.map(|(cpu, wall)| cpu / wall),
-            cpu_us_per_delivery: cpu.and_then(|(cpu, _)| per(cpu * 1e6, delivered as f64)),
+            pids: self.pids.clone(),
+            cpu_user_seconds: cpu.map(|(used, _)| used.user.as_secs_f64()),
+            cpu_system_seconds: cpu.map(|(used, _)| used.system.as_secs_f64()),
+            cpu_share: cpu.map(|(used, wall)| used.seconds() / wall),
+            cpu_us_per_delivery: cpu.and_then(|(used, _)| per(used.seconds() * 1e6, delivered as f64)),
             resident_bytes_before: before,
             resident_bytes_connected: connected,
-            resident_bytes_peak: peak.unwrap_or(0).max(connected),
-            resident_bytes_per_connection: per(connected as f64 - before as f64, self.connected as f64),
-            kernel_socket_bytes: None,
-            kernel_socket_bytes_per_connection: None,
+            resident_bytes_peak: self.resident_peak,
+            resident_bytes_per_connection: each(connected as f64 - before as f64),
+            kernel_socket_bytes: self.kernel_socket_bytes,
+            kernel_socket_bytes_per_connection: self.kernel_socket_bytes.and_then(|bytes| each(bytes as f64)),
         })
     }
 
     fn generator(&self, delivered: u64, lateness_p99_us: f64) -> Generator {
         let samples = self.edges.as_ref().map(|(from, to)| (&from.generator, &to.generator));
-        let cpu = samples.map(|(from, to)| (to.cpu_since(from).as_secs_f64(), to.seconds_since(from)));
+        let cpu = samples.map(|(from, to)| (to.used_since(from).seconds(), to.seconds_since(from)));
         let mut threads = samples.map_or_else(Vec::new, |(from, to)| to.shares_since(from));
         threads
             .retain(|thread| thread.name.starts_with("subscriber-") || thread.name.starts_with("publisher-"));

@@ -127,11 +127,13 @@ impl Run {
             row(
                 "server rss",
                 format!(
-                    "{:.1} MiB before, {:.1} MiB connected, {:.1} MiB at its peak, {:.0} B per connection",
+                    "{:.1} MiB before, {:.1} MiB connected, {:.1} MiB at its peak, {:.0} B per connection, and {:.0} B in the kernel",
                     server.resident_bytes_before as f64 / 1_048_576.0,
                     server.resident_bytes_connected as f64 / 1_048_576.0,
-                    server.resident_bytes_peak as f64 / 1_048_576.0,
-                    server.resident_bytes_per_connection.unwrap_or(0.0)
+                    server.resident_bytes_peak.unwrap_or(server.resident_bytes_connected) as f64
+                        / 1_048_576.0,
+                    server.resident_bytes_per_connection.unwrap_or(0.0),
+                    server.kernel_socket_bytes_per_connection.unwrap_or(0.0)
                 ),
             );
         }
