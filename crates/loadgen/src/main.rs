@@ -37,6 +37,8 @@ mod request;
 mod scanner;
 mod schedule;
 mod subscriber;
+mod units;
+mod view;
 mod websocket;
 
 fn main() -> ExitCode {

@@ -25,7 +25,7 @@ use crate::args::Quick;
 use crate::crowd::{self, Crowd, Scene};
 use crate::pace::{self, ByPace};
 use crate::process::{self, Sample};
-use crate::progress::{Line, Live};
+use crate::progress::{Live, Meter};
 use crate::publisher::{self, Published, Publisher, Recipe};
 use crate::recorder::{Counters, Tally, Window};
 use crate::report::{self, Edge, Findings, Report};
@@ -65,7 +65,7 @@ struct Run<'a> {
     scene: Arc<Scene>,
     weights: Vec<f64>,
     live: Live,
-    line: Line,
+    meter: Meter,
     crowds: Vec<JoinHandle<io::Result<ByPace<Tally>>>>,
     interrupted: Arc<AtomicBool>,
     resident_before: Option<u64>,
@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             scene,
             weights,
             live,
-            line: Line::new(),
+            meter: Meter::new(options.subscribers as u64, options.pid),
             crowds,
             interrupted,
             resident_before,
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         let published = self.drain(publishers)?;
         self.pause("hold", self.options.hold);
         let tallies = self.stop_crowds()?;
-        self.line.clear();
+        self.meter.clear();
         Ok(Findings {
             connected: connected.iter().sum::<u64>() + stalled,
             connect_seconds,
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
             if self.crowds.iter().any(JoinHandle::is_finished) {
                 return (now_ns - began_ns) as f64 / 1e9;
             }
-            self.line.show("connect", now as f64 / all as f64, &self.live);
+            self.meter.show("connect", now as f64 / all as f64, &self.live);
             thread::sleep(TICK);
         }
     }
@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
         let conflating = self.options.conflating;
         while self.scene.clock.now_ns() < until_ns && !self.live.is_complete(conflating) {
             let done = (self.scene.clock.now_ns() - began_ns) as f64 / (until_ns - began_ns) as f64;
-            self.line.show("drain", done, &self.live);
+            self.meter.show("drain", done, &self.live);
             thread::sleep(TICK);
         }
         let incomplete = !self.live.is_complete(conflating);
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
                 return true;
             }
             let done = (now_ns - from_ns) as f64 / (until_ns - from_ns) as f64;
-            self.line.show(stage, done, &self.live);
+            self.meter.show(stage, done, &self.live);
             thread::sleep(TICK.min(Duration::from_nanos(until_ns - now_ns)));
         }
     }
