@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Quick(Box<Quick>),
     /// A server that only writes: what the fan-out costs at least on this machine
     Floor(Floor),
+    /// A report as a page: one HTML file that needs nothing else
+    Page(Page),
+    /// The JSON schema of reports
+    Schema,
 }
 
 /// The options of one run.
@@ -102,6 +106,10 @@ pub(crate) struct Quick {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
+    /// The report as a page, one HTML file
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) report: Option<PathBuf>,
     /// Makes prices and the order of symbols repeatable
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -116,6 +124,16 @@ pub(crate) struct Floor {
     /// Join the messages of a POST into one write per subscriber
     #[arg(long)]
     pub(crate) join: bool,
+}
+
+/// The options of a page.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Page {
+    /// A report, from --json
+    pub(crate) report: PathBuf,
+    /// The page; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]

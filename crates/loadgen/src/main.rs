@@ -5,6 +5,7 @@
 //!            ├─► publisher threads: what is due (schedule) is posted (payload)
 //!            └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with
+//!     page, schema: what is made of reports that were kept
 //! ```
 //!
 //! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
             quick::run(&options)
         }
         Command::Floor(options) => floor::run(&options).map(|()| true),
+        Command::Page(options) => report::page::write(&options.report, options.out.as_deref()).map(|()| true),
+        Command::Schema => report::file::print_schema().map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

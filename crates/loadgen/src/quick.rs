@@ -28,7 +28,7 @@ use crate::process::{self, Sample};
 use crate::progress::{Live, Meter};
 use crate::publisher::{self, Published, Publisher, Recipe};
 use crate::recorder::{Counters, Tally, Window};
-use crate::report::{self, Edge, Findings, Report};
+use crate::report::{self, Edge, Findings, Report, page};
 use crate::schedule::{Clock, Schedule, nanoseconds};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -56,6 +56,10 @@ pub(crate) fn run(options: &Quick) -> anyhow::Result<bool> {
             fs::write(file, json()? + "\n").with_context(|| format!("cannot write {}", file.display()))?;
         }
         None => print!("{}", report.text()),
+    }
+    if let Some(file) = &options.report {
+        let page = page::render(&report.for_page(options))?;
+        fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(report.passed)
 }

@@ -16,6 +16,8 @@ use slow::{Stalled, Trickle};
 pub(crate) use text::most_frequent;
 
 mod delivery;
+pub(crate) mod file;
+pub(crate) mod page;
 mod slow;
 mod text;
 
@@ -191,6 +193,21 @@ impl Report {
             generator,
         }
     }
+
+    /// The one run of a report in the form of the schema, as far as `quick` knows it.
+    pub(crate) fn for_page(&self, options: &Quick) -> serde_json::Value {
+        let interrupted = self.interrupted.then_some("interrupted");
+        let mut run = serde_json::json!(self);
+        run["scenario"] = serde_json::json!(options);
+        run["scenario"]["name"] = "quick".into();
+        run["target"] = serde_json::json!({"url": options.url, "adapter": "fanfare", "server": null});
+        run["partial"] = interrupted.into();
+        let command: Vec<_> = std::env::args().skip(1).collect();
+        serde_json::json!({
+            "tool": self.tool, "version": self.version, "command": command, "passed": self.passed && !self.interrupted,
+            "partial": interrupted, "runs": [run],
+        })
+    }
 }
 
 impl Quantiles {
@@ -327,7 +344,7 @@ mod tests {
             let flags = format!("fanfare-load quick {flags}");
             match crate::args::Args::try_parse_from(flags.split(' ')).unwrap().command {
                 crate::args::Command::Quick(options) => options,
-                crate::args::Command::Floor(_) => panic!("quick was asked for"),
+                _ => panic!("quick was asked for"),
             }
         };
         let check = |flags, change: &dyn Fn(&mut Findings), problems: &[&str]| {
