@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::compare::Compare;
 use crate::payload::PAYLOAD_BYTES_MIN;
 
 /// Puts load on a Fanfare gateway and checks that every message arrived.
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Floor(Floor),
     /// A report as a page: one HTML file that needs nothing else
     Page(Page),
+    /// Two reports, or the medians of several: what got better, and what worse
+    Compare(Compare),
     /// The JSON schema of reports
     Schema,
 }

@@ -5,11 +5,11 @@
 //!            ├─► publisher threads: what is due (schedule) is posted (payload)
 //!            └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with
-//!     page, schema: what is made of reports that were kept
+//!     page, compare, schema: what is made of reports that were kept
 //! ```
 //!
 //! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
-//! disconnected, or the server could not be reached; 2 when the command line is wrong.
+//! disconnected, the server could not be reached, or a comparison is past its bound; 2 when the command line is wrong.
 
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ use args::{Args, Command};
 
 mod args;
 mod chunks;
+mod compare;
 mod connection;
 mod crowd;
 mod event_stream;
@@ -52,6 +53,12 @@ fn main() -> ExitCode {
         }
         Command::Floor(options) => floor::run(&options).map(|()| true),
         Command::Page(options) => report::page::write(&options.report, options.out.as_deref()).map(|()| true),
+        Command::Compare(options) => {
+            if let Err(problem) = options.check() {
+                Args::command().error(ErrorKind::ValueValidation, problem).exit();
+            }
+            compare::run(&options)
+        }
         Command::Schema => report::file::print_schema().map(|()| true),
     };
     match outcome {
