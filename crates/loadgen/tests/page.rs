@@ -29,9 +29,9 @@ fn folder() -> &'static Path {
 }
 
 /// Writes the page of `report`; where it is, and its text.
-fn page(name: &str, report: &Value) -> (PathBuf, String) {
+fn page(name: &str, report: &str) -> (PathBuf, String) {
     let (json, html) = (folder().join(format!("{name}.json")), folder().join(format!("{name}.html")));
-    fs::write(&json, report.to_string()).unwrap();
+    fs::write(&json, report).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare-load"));
     let output = command.arg("page").arg(&json).arg("--out").arg(&html).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -51,7 +51,7 @@ fn chromium() -> Option<PathBuf> {
 }
 
 /// What is in `main` once the page's script has run; none without a browser.
-fn opened(name: &str, report: &Value) -> Option<String> {
+fn opened(name: &str, report: &str) -> Option<String> {
     let (html, _) = page(name, report);
     let Some(chromium) = chromium() else {
         eprintln!("not opened, as there is no Chromium: {}", html.display());
@@ -109,7 +109,7 @@ fn count(text: &str, part: &str) -> usize {
 
 #[test]
 fn a_page_shows_all_runs_and_why_they_failed() {
-    let Some(main) = opened("several", &parsed(SEVERAL)) else { return };
+    let Some(main) = opened("several", SEVERAL) else { return };
     assert!(main.contains("<h1>Failed</h1>"));
     assert!(main.contains("1 of 4 runs failed, 1 is partial."));
     assert!(
@@ -135,27 +135,38 @@ fn a_page_shows_all_runs_and_why_they_failed() {
 
 #[test]
 fn a_knee_shows_what_held_and_what_broke() {
-    let Some(main) = opened("knee", &parsed(KNEE)) else { return };
-    assert!(main.contains("<h1>Passed</h1>"));
-    assert!(main.contains("Held 3,200 messages/s"));
-    assert!(main.contains("The next step did not: p99 59 ms &gt; 50 ms."));
+    let Some(main) = opened("knee", KNEE) else { return };
+    assert!(main.contains("<h1>Held 3,200 messages/s</h1>"));
+    assert!(main.contains("CPU each, with p99&nbsp;≤&nbsp;50&nbsp;ms and nothing lost."));
+    assert!(main.contains("The next step did not hold: p99 59 ms &gt; 50 ms."));
+    assert!(main.contains("All 8 runs passed: 114,750,000 messages arrived, once and in order, none lost."));
     let bend = main.split_once("Where it bends").unwrap().1.split_once("The steps").unwrap().0;
     assert_eq!((count(bend, "role=\"img\""), count(bend, "<circle")), (3, 24));
     assert_eq!((count(bend, ">held<"), count(bend, ">broke<"), count(bend, "class=\"bound\"")), (3, 3, 1));
     assert_eq!(count(&main, "<details class=\"run\""), 8);
     assert_eq!(count(&main, "open=\"\""), 2, "the step that held and the one that broke");
+
+    // The last step is meant to fail; one before it is not.
+    let mut lossy = parsed(KNEE);
+    lossy["passed"] = json!(false);
+    lossy["runs"][7]["problems"] = json!(["9 messages lost"]);
+    let Some(main) = opened("knee-lossy", &lossy.to_string()) else { return };
+    assert!(main.contains("<h1>Held 3,200 messages/s</h1>"));
+    lossy["runs"][2]["problems"] = json!(["9 messages lost"]);
+    let Some(main) = opened("knee-failed", &lossy.to_string()) else { return };
+    assert!(main.contains("<h1>Failed</h1>"));
 }
 
 #[test]
 fn what_was_not_measured_is_no_number() {
-    let Some(main) = opened("bare", &parsed(BARE)) else { return };
+    let Some(main) = opened("bare", BARE) else { return };
     assert!(main.contains("<h1>Partial</h1>"));
     assert!(main.contains("Its process was not watched."));
     assert!(main.contains("Nothing was measured."));
     // Even of a report that lacks nearly everything there is a page.
     let nothing =
         json!({"schema": "fanfare-load-report/1", "runs": [{}, {"series": [{}], "groups": [{}, {}]}]});
-    let Some(main) = opened("nothing", &nothing) else { return };
+    let Some(main) = opened("nothing", &nothing.to_string()) else { return };
     assert!(main.contains("How it was measured"));
 }
 
@@ -177,10 +188,10 @@ fn texts_from_elsewhere_stay_texts() {
     run["generator"]["bottleneck"] = json!([hostile]);
     run["generator"]["threads"][0]["name"] = json!(hostile);
     run["series"][0]["stage"] = json!(hostile);
-    let (_, text) = page("hostile-text", &report);
+    let (_, text) = page("hostile-text", &report.to_string());
     assert!(!text.contains("<img") && !text.contains('\u{2028}'));
     assert_eq!(count(&text, "</script>"), 2, "one for the report, one for the program");
-    let Some(main) = opened("hostile", &report) else { return };
+    let Some(main) = opened("hostile", &report.to_string()) else { return };
     assert!(!main.contains("<img"));
     assert!(count(&main, "&lt;/script&gt;&lt;img src=x") > 15);
 }

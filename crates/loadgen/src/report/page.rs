@@ -14,9 +14,10 @@ use super::file;
 
 const TEMPLATE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 5] = [
     include_str!("page/format.js"),
     include_str!("page/chart.js"),
+    include_str!("page/figures.js"),
     include_str!("page/run.js"),
     include_str!("page/page.js"),
 ];
@@ -31,7 +32,7 @@ pub(crate) fn render(report: &impl Serialize) -> serde_json::Result<String> {
 
 /// Writes the page of the report in `report` to `out`, or to standard output.
 pub(crate) fn write(report: &Path, out: Option<&Path>) -> anyhow::Result<()> {
-    let page = render(&file::read(report)?)?;
+    let page = render(&file::read_raw(report)?)?;
     match out {
         Some(out) => fs::write(out, page).with_context(|| format!("cannot write {}", out.display())),
         None => io::stdout().write_all(page.as_bytes()).context("cannot write the page"),

@@ -17,10 +17,20 @@ function chart({ title, note, lines, x, y, bands = [], bound, marks = [], gather
   const id = `chart-${++charts}`;
   const values = lines.map((line) => html("span", { class: "value" }, line.rest ?? ""));
   const at = html("span", { class: "at" });
-  const legend = html("p", { class: "legend" },
-    lines.map((line, index) => html("span", { class: `key line-${index}` }, line.name, " ", values[index])), at);
+  const legend = html(
+    "p",
+    { class: "legend" },
+    lines.map((line, index) => html("span", { class: `key line-${index}` }, line.name, " ", values[index])),
+    at,
+  );
   const stage = html("div", { class: "stage" });
-  const figure = html("figure", { class: "chart" }, html("figcaption", {}, title, note && html("small", {}, note)), legend, stage);
+  const figure = html(
+    "figure",
+    { class: "chart" },
+    html("figcaption", {}, title, note && html("small", {}, note)),
+    legend,
+    stage,
+  );
   if (!lines.length) {
     legend.remove();
     stage.append(html("p", { class: "empty" }, "Nothing was measured."));
@@ -42,21 +52,42 @@ function chart({ title, note, lines, x, y, bands = [], bound, marks = [], gather
 }
 
 function draw({ id, title, lines, x, y, bands, bound, marks, gather }, width) {
-  const ys = axis(y, lines.flatMap((line) => line.points.map((point) => point[1])).concat(bound?.y ?? []).filter(known), 4);
+  const ys = axis(
+    y,
+    lines
+      .flatMap((line) => line.points.map((point) => point[1]))
+      .concat(bound?.y ?? [])
+      .filter(known),
+    4,
+  );
   const left = 14 + 6.4 * Math.max(...ys.ticks.map((tick) => tick.label.length));
   const [right, bottom] = [width - (marks.length ? MARGIN.mark : MARGIN.right), HEIGHT - MARGIN.bottom];
-  const xs = axis({ ...x, tight: true }, lines.flatMap((line) => line.points.map((point) => point[0])), Math.max(2, Math.floor((right - left) / 62)));
+  const xs = axis(
+    { ...x, tight: true },
+    lines.flatMap((line) => line.points.map((point) => point[0])),
+    Math.max(2, Math.floor((right - left) / 62)),
+  );
   const px = (value) => left + xs.place(value) * (right - left);
   const py = (value) => bottom - ys.place(value) * (bottom - MARGIN.top);
   const fewer = lines.map((line) => thinned(line.points, Math.max(40, Math.floor(right - left)), gather));
-  const element = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-labelledby": `${id}-title ${id}-about` },
+  const element = svg(
+    "svg",
+    { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-labelledby": `${id}-title ${id}-about` },
     svg("title", { id: `${id}-title` }, title),
     svg("desc", { id: `${id}-about` }, about(lines, y)),
     bands.map(({ from, to, name, shaded }) => {
       const [a, b] = [Math.max(left, px(from)), Math.min(right, px(to))];
       return [
-        shaded && svg("rect", { class: "shade", x: a, y: MARGIN.top, width: Math.max(0, b - a), height: bottom - MARGIN.top }),
-        b - a > name.length * 6 + 4 && svg("text", { class: "band", x: (a + b) / 2, y: MARGIN.top - 7, "text-anchor": "middle" }, name),
+        shaded &&
+          svg("rect", {
+            class: "shade",
+            x: a,
+            y: MARGIN.top,
+            width: Math.max(0, b - a),
+            height: bottom - MARGIN.top,
+          }),
+        b - a > name.length * 6 + 4 &&
+          svg("text", { class: "band", x: (a + b) / 2, y: MARGIN.top - 7, "text-anchor": "middle" }, name),
       ];
     }),
     ys.ticks.map(({ value, label }) => [
@@ -74,15 +105,33 @@ function draw({ id, title, lines, x, y, bands, bound, marks, gather }, width) {
       svg("text", { class: "band", x: left + 6, y: py(bound.y) - 6 }, bound.name),
     ],
     marks.map(({ x: value, name, bad }) => [
-      svg("line", { class: bad ? "mark-line bad" : "mark-line", x1: px(value), x2: px(value), y1: MARGIN.top, y2: bottom }),
-      svg("text", { class: bad ? "band bad" : "band", x: px(value) + (bad ? -2 : 2), y: MARGIN.top - 7, "text-anchor": bad ? "start" : "end" }, name),
+      svg("line", {
+        class: bad ? "mark-line bad" : "mark-line",
+        x1: px(value),
+        x2: px(value),
+        y1: MARGIN.top,
+        y2: bottom,
+      }),
+      svg(
+        "text",
+        {
+          class: bad ? "band bad" : "band",
+          x: px(value) + (bad ? -2 : 2),
+          y: MARGIN.top - 7,
+          "text-anchor": bad ? "start" : "end",
+        },
+        name,
+      ),
     ]),
     fewer.map((points, index) => [
       svg("path", { class: `line line-${index}${points.length > DENSE ? " dense" : ""}`, d: path(points, px, py) }),
-      lines[index].dots && points.filter((point) => known(point[1])).map((point) =>
-        svg("circle", { class: `dot line-${index}`, cx: px(point[0]), cy: py(point[1]), r: 3.2 })),
+      lines[index].dots &&
+        points
+          .filter((point) => known(point[1]))
+          .map((point) => svg("circle", { class: `dot line-${index}`, cx: px(point[0]), cy: py(point[1]), r: 3.2 })),
     ]),
-    svg("line", { class: "pointer", y1: MARGIN.top, y2: bottom, visibility: "hidden" }));
+    svg("line", { class: "pointer", y1: MARGIN.top, y2: bottom, visibility: "hidden" }),
+  );
   return { element, fewer, px, left, right, width };
 }
 
@@ -105,8 +154,13 @@ function follow({ element, fewer, px, left, right, width }, { lines, x, y, value
   element.addEventListener("pointermove", (event) => {
     const box = element.getBoundingClientRect();
     const place = Math.min(right, Math.max(left, ((event.clientX - box.left) / box.width) * width));
-    const nearest = fewer.map((points) => points.reduce((best, point) =>
-      known(point[1]) && (!best || Math.abs(px(point[0]) - place) < Math.abs(px(best[0]) - place)) ? point : best, null));
+    const nearest = fewer.map((points) =>
+      points.reduce(
+        (best, point) =>
+          known(point[1]) && (!best || Math.abs(px(point[0]) - place) < Math.abs(px(best[0]) - place)) ? point : best,
+        null,
+      ),
+    );
     const point = nearest.find(Boolean);
     pointer.setAttribute("visibility", "visible");
     pointer.setAttribute("x1", px(point[0]));
@@ -144,7 +198,10 @@ function axis({ kind, log, ticks, suffix = "", tight }, values, ticksMax) {
   if (!tight) high = Math.ceil(high / step - 1e-9) * step;
   const found = [];
   for (let at = Math.trunc(low / step); at * step <= high * (1 + 1e-9) && found.length < 50; at++) {
-    found.push({ value: at * step, label: worded((at * step) / size, at === 0 && kind === "number" ? "" : name, brief.format) + suffix });
+    found.push({
+      value: at * step,
+      label: worded((at * step) / size, at === 0 && kind === "number" ? "" : name, brief.format) + suffix,
+    });
   }
   return { place: (value) => (value - low) / (high - low), ticks: found };
 }
@@ -169,7 +226,8 @@ function logTicks(kind, low, high, ticksMax, suffix) {
   const tens = inside(stepsOfTen(low, high).filter((_, index) => index % 3 === 0));
   const steps = tens.length > 2 ? tens : inside(stepsOfTen(low, high));
   const every = Math.ceil(steps.length / (ticksMax + 3));
-  return steps.filter((_, index) => index % every === 0)
+  return steps
+    .filter((_, index) => index % every === 0)
     .map((value) => ({ value, label: quantity(kind, value, brief.format) + suffix }));
 }
 
@@ -186,11 +244,13 @@ function thinned(points, most, gather) {
 }
 
 function about(lines, y) {
-  return lines.map((line) => {
-    const found = line.points.map((point) => point[1]).filter(known);
-    const [low, high] = [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b))];
-    return `${line.name}: from ${text(y, low)} to ${text(y, high)}.`;
-  }).join(" ");
+  return lines
+    .map((line) => {
+      const found = line.points.map((point) => point[1]).filter(known);
+      const [low, high] = [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b))];
+      return `${line.name}: from ${text(y, low)} to ${text(y, high)}.`;
+    })
+    .join(" ");
 }
 
 /** The table behind a chart, made when it is first opened. */
@@ -199,8 +259,15 @@ function behind(title, lines, x, y, cells) {
   details.addEventListener("toggle", () => {
     if (details.childElementCount > 1) return;
     const every = Math.ceil(lines[0].points.length / ROWS_MAX);
-    const rows = cells?.rows ?? lines[0].points.map((_, at) => at).filter((at) => at % every === 0).map((at) =>
-      [text(x, lines[0].points[at][0]), ...lines.map((line) => known(line.points[at]?.[1]) ? text(y, line.points[at][1]) : NONE)]);
+    const rows =
+      cells?.rows ??
+      lines[0].points
+        .map((_, at) => at)
+        .filter((at) => at % every === 0)
+        .map((at) => [
+          text(x, lines[0].points[at][0]),
+          ...lines.map((line) => (known(line.points[at]?.[1]) ? text(y, line.points[at][1]) : NONE)),
+        ]);
     const caption = every > 1 && !cells ? `${title}: one sample of ${count(every)}` : title;
     details.append(table(caption, cells?.heads ?? [x.name, ...lines.map((line) => line.name)], rows));
   });

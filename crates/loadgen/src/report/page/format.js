@@ -15,11 +15,28 @@ function digits(value) {
 
 /** The units of one kind of value, from the smallest: the first is what the report counts in. */
 const UNITS = {
-  micros: [[1, "µs"], [1e3, "ms"], [1e6, "s"]],
-  bytes: [[1, "B"], [1024, "KiB"], [1024 ** 2, "MiB"], [1024 ** 3, "GiB"]],
-  seconds: [[1, "s"], [60, "min"], [3600, "h"]],
+  micros: [
+    [1, "µs"],
+    [1e3, "ms"],
+    [1e6, "s"],
+  ],
+  bytes: [
+    [1, "B"],
+    [1024, "KiB"],
+    [1024 ** 2, "MiB"],
+    [1024 ** 3, "GiB"],
+  ],
+  seconds: [
+    [1, "s"],
+    [60, "min"],
+    [3600, "h"],
+  ],
   share: [[0.01, "%"]],
-  number: [[1, ""], [1e3, "k"], [1e6, "M"]],
+  number: [
+    [1, ""],
+    [1e3, "k"],
+    [1e6, "M"],
+  ],
 };
 
 /** The largest unit that `value` has at least one of. */
@@ -63,7 +80,9 @@ function make(namespace, name, attributes, children) {
   for (const [key, value] of Object.entries(attributes ?? {})) {
     if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -78,19 +97,41 @@ const svg = (name, attributes, ...children) => make("http://www.w3.org/2000/svg"
 function table(caption, heads, rows, { groups, wide = false } = {}) {
   const head = (text, attributes) => html("th", { scope: "col", role: "columnheader", ...attributes }, text);
   const row = (cells) =>
-    html("tr", { role: "row" }, cells.map((cell, at) => {
-      const label = groups ? nameInGroup(groups, heads, at) : heads[at];
-      return at === 0
-        ? html("th", { scope: "row", role: "rowheader" }, cell)
-        : html("td", { role: "cell", "data-label": label }, cell);
-    }));
-  return html("div", { class: wide ? "scroll wide" : "scroll" },
-    html("table", { role: "table" },
+    html(
+      "tr",
+      { role: "row" },
+      cells.map((cell, at) => {
+        const label = groups ? nameInGroup(groups, heads, at) : heads[at];
+        return at === 0
+          ? html("th", { scope: "row", role: "rowheader" }, cell)
+          : html("td", { role: "cell", "data-label": label }, cell);
+      }),
+    );
+  return html(
+    "div",
+    { class: wide ? "scroll wide" : "scroll" },
+    html(
+      "table",
+      { role: "table" },
       html("caption", {}, caption),
-      html("thead", { role: "rowgroup" },
-        groups && html("tr", { role: "row" }, groups.map(([text, columns]) => head(text, { colspan: columns, scope: "colgroup" }))),
-        html("tr", { role: "row" }, heads.map((text) => head(text)))),
-      html("tbody", { role: "rowgroup" }, rows.map(row))));
+      html(
+        "thead",
+        { role: "rowgroup" },
+        groups &&
+          html(
+            "tr",
+            { role: "row" },
+            groups.map(([text, columns]) => head(text, { colspan: columns, scope: "colgroup" })),
+          ),
+        html(
+          "tr",
+          { role: "row" },
+          heads.map((text) => head(text)),
+        ),
+      ),
+      html("tbody", { role: "rowgroup" }, rows.map(row)),
+    ),
+  );
 }
 
 function nameInGroup(groups, heads, at) {
@@ -101,6 +142,9 @@ function nameInGroup(groups, heads, at) {
 
 /** Names and values, those without a value left out. */
 function facts(rows) {
-  return html("dl", { class: "facts" }, rows.filter(Boolean).map(([name, value]) =>
-    html("div", {}, html("dt", {}, name), html("dd", {}, value))));
+  return html(
+    "dl",
+    { class: "facts" },
+    rows.filter(Boolean).map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))),
+  );
 }

@@ -1,4 +1,4 @@
-// One run: tiles, charts, and all of its figures.
+// One run: its tiles and charts, and where the rest goes.
 
 const OPEN_MAX = 4;
 
@@ -6,31 +6,77 @@ function section(run, at) {
   const { scenario = {}, target = {} } = run;
   const ends = report.knee && [report.knee.held?.run, report.knee.broke?.run].includes(at);
   const open = runs.length <= OPEN_MAX || state(run) !== "passed" || ends;
-  return html("details", { class: "run", id: `run-${at}`, open: open && "" },
-    html("summary", {}, html("h2", {}, labelOf(run)), badge(state(run)), scenario.title && html("span", { class: "title" }, scenario.title)),
+  return html(
+    "details",
+    { class: "run", id: `run-${at}`, open: open && "" },
+    html(
+      "summary",
+      {},
+      html("h2", {}, labelOf(run)),
+      badge(state(run)),
+      scenario.title && html("span", { class: "title" }, scenario.title),
+    ),
     scenario.about && html("p", { class: "about" }, scenario.about),
     html("p", { class: "target" }, [target.adapter, target.server, target.url].filter(Boolean).join(" · ")),
-    state(run) !== "passed" && html("ul", { class: "whys" }, reasons(run).map((why) => html("li", {}, why))),
-    run.cut_off && html("p", { class: "busy" }, "Messages were still arriving when the run ended: what counts as lost may only be late."),
+    state(run) !== "passed" &&
+      html(
+        "ul",
+        { class: "whys" },
+        reasons(run).map((why) => html("li", {}, why)),
+      ),
+    run.cut_off &&
+      html(
+        "p",
+        { class: "busy" },
+        "Messages were still arriving when the run ended: what counts as lost may only be late.",
+      ),
     tiles(run),
     html("div", { class: "charts" }, overTime(run), distribution(run), serverOverTime(run)),
     groupsOf(run),
-    html("div", { class: "columns" }, delivery(run), connections(run), publishing(run), server(run), generator(run), settings(run)));
+    html(
+      "div",
+      { class: "columns" },
+      delivery(run),
+      connections(run),
+      publishing(run),
+      server(run),
+      generator(run),
+      settings(run),
+    ),
+  );
 }
 
 function tiles(run) {
   const { delivery = {}, connections = {}, latency_us: latency = {}, server } = run;
-  const tile = (name, value, note, bad) => html("div", { class: bad ? "bad" : null }, html("dt", {}, name), html("dd", {}, value, note && html("small", {}, note)));
-  return html("dl", { class: "tiles" },
+  const tile = (name, value, note, bad) =>
+    html(
+      "div",
+      { class: bad ? "bad" : null },
+      html("dt", {}, name),
+      html("dd", {}, value, note && html("small", {}, note)),
+    );
+  return html(
+    "dl",
+    { class: "tiles" },
     tile("Delivered", perSecond(run.delivered_per_second), `to ${counted(connections.connected, "subscriber")}`),
-    tile("Latency, p99", latency.count ? micros(latency.p99) : NONE, latency.count ? `p50 ${micros(latency.p50)}` : "no message was timed"),
+    tile(
+      "Latency, p99",
+      latency.count ? micros(latency.p99) : NONE,
+      latency.count ? `p50 ${micros(latency.p50)}` : "no message was timed",
+    ),
     tile("Lost", count(delivery.lost), `of ${count(delivery.expected)} expected`, delivery.lost > 0),
-    tile("CPU per delivery", micros(server?.cpu_us_per_delivery), known(server?.cpu_share) ? `${share(server.cpu_share)} of a core` : "not measured"),
-    tile("Memory per connection", bytes(server?.resident_bytes_per_connection), memoryNote(server)));
+    tile(
+      "CPU per delivery",
+      micros(server?.cpu_us_per_delivery),
+      known(server?.cpu_share) ? `${share(server.cpu_share)} of a core` : "not measured",
+    ),
+    tile("Memory per connection", bytes(server?.resident_bytes_per_connection), memoryNote(server)),
+  );
 }
 
 function memoryNote(server) {
-  if (known(server?.kernel_socket_bytes_per_connection)) return `and ${bytes(server.kernel_socket_bytes_per_connection)} in the kernel`;
+  if (known(server?.kernel_socket_bytes_per_connection))
+    return `and ${bytes(server.kernel_socket_bytes_per_connection)} in the kernel`;
   return known(server?.resident_bytes_per_connection) ? "of the process" : "not measured";
 }
 
@@ -47,14 +93,52 @@ function overTime(run) {
   const inWindow = series.filter((sample) => sample.stage === "window");
   const lossy = series.some((sample) => sample.lost > 0);
   return [
-    chart({ title: "Delivered", note: "messages per second, all subscribers", x: TIME, y: { kind: "number", suffix: "/s", text: perSecond }, bands,
-      lines: [{ name: "delivered", points: points("delivered_per_second"), rest: perSecond(run.delivered_per_second) }] }),
-    chart({ title: "Published", note: "messages per second", x: TIME, y: { kind: "number", suffix: "/s", text: perSecond }, bands,
-      lines: [{ name: "published", points: points("published_per_second"), rest: inWindow.length ? perSecond(publish.achieved_per_second) : "" }] }),
-    chart({ title: "Latency", note: "from when a message was due", x: TIME, y: { kind: "micros", log: spread(p50, p99) > 20 }, bands, gather: "max",
-      lines: [{ name: "p50", points: p50, rest: micros(latency.p50) }, { name: "p99", points: p99, rest: micros(latency.p99) }] }),
-    lossy && chart({ title: "Missing", note: "messages older than the newest that had not come", x: TIME, y: { kind: "number", text: count }, bands, gather: "max",
-      lines: [{ name: "missing", points: points("lost"), rest: count(run.delivery?.lost) }] }),
+    chart({
+      title: "Delivered",
+      note: "messages/s, all subscribers",
+      x: TIME,
+      y: { kind: "number", suffix: "/s", text: perSecond },
+      bands,
+      lines: [
+        { name: "delivered", points: points("delivered_per_second"), rest: perSecond(run.delivered_per_second) },
+      ],
+    }),
+    chart({
+      title: "Published",
+      note: "messages/s",
+      x: TIME,
+      y: { kind: "number", suffix: "/s", text: perSecond },
+      bands,
+      lines: [
+        {
+          name: "published",
+          points: points("published_per_second"),
+          rest: inWindow.length ? perSecond(publish.achieved_per_second) : "",
+        },
+      ],
+    }),
+    chart({
+      title: "Latency",
+      note: "from when a message was due",
+      x: TIME,
+      y: { kind: "micros", log: spread(p50, p99) > 20 },
+      bands,
+      gather: "max",
+      lines: [
+        { name: "p50", points: p50, rest: micros(latency.p50) },
+        { name: "p99", points: p99, rest: micros(latency.p99) },
+      ],
+    }),
+    lossy &&
+      chart({
+        title: "Missing",
+        note: "messages older than the newest that had not come",
+        x: TIME,
+        y: { kind: "number", text: count },
+        bands,
+        gather: "max",
+        lines: [{ name: "missing", points: points("lost"), rest: count(run.delivery?.lost) }],
+      }),
   ];
 }
 
@@ -76,20 +160,37 @@ const percent = (part) => `${fractions.format(part * 100)}%`;
 function distribution(run) {
   const groups = (run.groups ?? []).length > 1 ? run.groups.slice(0, 4) : [];
   const sources = [[groups.length ? "all" : "latency", run], ...groups.map((group) => [group.name, group])];
-  const lines = sources.map(([name, source]) => ({ name, points: curve(source.latency_distribution), rest: groups.length ? "" : undefined }));
+  const lines = sources.map(([name, source]) => ({
+    name,
+    points: curve(source.latency_distribution),
+    rest: groups.length ? "" : undefined,
+  }));
   if (!lines.some((line) => line.points.length)) return null;
   const ticks = (low, high, most) => {
-    const tens = [1, ...Array.from({ length: 9 }, (_, at) => 10 ** (at + 1))].filter((value) => value <= high * 1.001);
+    const tens = [1, ...Array.from({ length: 9 }, (_, at) => 10 ** (at + 1))].filter(
+      (value) => value <= high * 1.001,
+    );
     const every = Math.ceil(tens.length / most);
     return tens.filter((_, at) => at % every === 0).map((value) => ({ value, label: percent(1 - 1 / value) }));
   };
   const heads = ["Percentile", ...lines.map((line) => line.name)];
-  const rows = PERCENTILES.map((part) => [percent(part), ...sources.map(([, source]) => micros(quantile(source.latency_distribution, part)))]);
-  rows.push(["max", ...sources.map(([, source]) => (source.latency_us?.count ? micros(source.latency_us.max) : NONE))]);
+  const rows = PERCENTILES.map((part) => [
+    percent(part),
+    ...sources.map(([, source]) => micros(quantile(source.latency_distribution, part))),
+  ]);
+  rows.push([
+    "max",
+    ...sources.map(([, source]) => (source.latency_us?.count ? micros(source.latency_us.max) : NONE)),
+  ]);
   const all = lines.flatMap((line) => line.points);
-  return chart({ title: "Latency by percentile", note: "in the window", lines, cells: { heads, rows },
+  return chart({
+    title: "Latency by percentile",
+    note: "in the window",
+    lines,
+    cells: { heads, rows },
     x: { kind: "number", name: "Percentile", log: true, ticks, text: (value) => percent(1 - 1 / value) },
-    y: { kind: "micros", log: spread(all) > 20 } });
+    y: { kind: "micros", log: spread(all) > 20 },
+  });
 }
 
 /** The quantile function of a distribution, over 1/(1-p). The greatest of n is drawn at p = 1 - 1/n. */
@@ -100,7 +201,10 @@ function curve(distribution) {
     const before = seen;
     seen += step.count;
     const start = at === 0 ? [[1, step.up_to_us]] : [];
-    return [...start, [seen < total ? total / (total - seen) : Math.max(total, total / (total - before)), step.up_to_us]];
+    return [
+      ...start,
+      [seen < total ? total / (total - seen) : Math.max(total, total / (total - before)), step.up_to_us],
+    ];
   });
 }
 
@@ -115,84 +219,24 @@ function serverOverTime(run) {
   const series = run.series ?? [];
   const has = (name) => series.some((sample) => known(sample[name]));
   const bands = stages(series);
-  const one = (title, note, name, y, rest) => has(name) && chart({ title, note, x: TIME, y, bands,
-    lines: [{ name: "server", points: series.map((sample) => [sample.seconds, sample[name] ?? null]), rest }] });
+  const one = (title, note, name, y, rest) =>
+    has(name) &&
+    chart({
+      title,
+      note,
+      x: TIME,
+      y,
+      bands,
+      lines: [{ name: "server", points: series.map((sample) => [sample.seconds, sample[name] ?? null]), rest }],
+    });
   return [
     one("Server CPU", "of one core", "server_cpu_share", { kind: "share" }, share(run.server?.cpu_share)),
-    one("Server memory", "resident", "server_resident_bytes", { kind: "bytes" }, bytes(run.server?.resident_bytes_connected)),
+    one(
+      "Server memory",
+      "resident",
+      "server_resident_bytes",
+      { kind: "bytes" },
+      bytes(run.server?.resident_bytes_connected),
+    ),
   ];
-}
-
-function groupsOf(run) {
-  const groups = run.groups ?? [];
-  if (groups.length < 2) return null;
-  const heads = ["Group", "Format", "Pace", "Connected", "Expected", "Delivered", "Lost", "Gaps", "Conflated", "Disconnected", "p50", "p99", "p99.9", "max"];
-  const rows = groups.map(({ name, format, pace, connections = {}, delivery = {}, latency_us: latency }) => [
-    name, format ?? NONE, pace ?? NONE, `${count(connections.connected)} of ${count(connections.asked)}`, count(delivery.expected), count(delivery.delivered), count(delivery.lost),
-    count(delivery.gaps), count(delivery.conflated), count(connections.disconnected), ...["p50", "p99", "p99_9", "max"].map((at) => (latency?.count ? micros(latency[at]) : NONE))]);
-  return html("section", {}, html("h3", {}, "Groups of subscribers"), table("What each group of subscribers received", heads, rows, { wide: true }));
-}
-
-const part = (title, ...children) => html("section", { class: "part" }, html("h3", {}, title), ...children);
-
-function delivery({ delivery = {} }) {
-  const { gaps, gap_messages: spanned } = delivery;
-  return part("Messages", facts([
-    ["Expected", count(delivery.expected)], ["Delivered", count(delivery.delivered)], ["Lost", count(delivery.lost)],
-    ["Repeated", count(delivery.repeated)], ["Out of order", count(delivery.out_of_order)], ["Malformed", count(delivery.malformed)],
-    ["Offsets not rising", count(delivery.offsets_back)], ["Missing without a gap", count(delivery.unannounced)],
-    ["Gaps announced", gaps ? `${count(gaps)}, of ${counted(spanned, "message")}` : count(gaps)], ["Conflated", count(delivery.conflated)]]));
-}
-
-function connections({ connections = {} }) {
-  const { asked, connected, seconds: took, failures, disconnected, disconnects, reconnected } = connections;
-  return part("Connections", facts([
-    ["Connected", `${count(connected)} of ${count(asked)}`], ["In", seconds(took)], known(took) && took > 0 && ["New connections", perSecond(connected / took)],
-    ["Failed", labelled(failures)], ["Disconnected", disconnected ? labelled(disconnects) : count(disconnected)], ["Reconnected", count(reconnected)]]));
-}
-
-function publishing({ publish = {} }) {
-  const off = known(publish.rate_error) && publish.asked_per_second > 0 ? ` (${(publish.rate_error * 100).toFixed(2).replace(/^(?!-)/, "+")}%)` : "";
-  const quantiles = (latency) => (latency?.count ? `p50 ${micros(latency.p50)}, p99 ${micros(latency.p99)}, max ${micros(latency.max)}` : NONE);
-  return part("Publishing", facts([
-    ["Asked", perSecond(publish.asked_per_second)], ["Achieved", perSecond(publish.achieved_per_second) + off],
-    ["Messages sent", count(publish.sent)], ["Acknowledged", count(publish.acknowledged)], publish.skipped > 0 && ["Not sent", count(publish.skipped)],
-    ["Requests", count(publish.posts)], ["By status", labelled(publish.posts_by_status)], publish.unanswered_posts > 0 && ["Unanswered", count(publish.unanswered_posts)],
-    ["Answered after", quantiles(publish.ack_us)], ["Sent late by", quantiles(publish.lateness_us)]]));
-}
-
-function server({ server }) {
-  if (!server) return part("Server", html("p", { class: "empty" }, "Its process was not watched."));
-  return part("Server", facts([
-    ["CPU", known(server.cpu_share) ? `${share(server.cpu_share)} of a core` : NONE], ["CPU per delivery", micros(server.cpu_us_per_delivery)],
-    ["User, system", `${seconds(server.cpu_user_seconds)}, ${seconds(server.cpu_system_seconds)}`],
-    ["Memory before", bytes(server.resident_bytes_before)], ["All connected", bytes(server.resident_bytes_connected)], ["Peak", bytes(server.resident_bytes_peak)],
-    ["Per connection", bytes(server.resident_bytes_per_connection)], ["Kernel's socket buffers", bytes(server.kernel_socket_bytes)],
-    ["Those per connection", bytes(server.kernel_socket_bytes_per_connection)]]));
-}
-
-function generator({ generator = {} }) {
-  const percent = (part) => `${Math.round(part * 100)}%`;
-  const threads = (generator.threads ?? []).map(({ name, running, waiting }) => [name, html("span", { class: "meter" },
-    html("span", { class: "bar", "aria-hidden": "true" },
-      svg("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none" },
-        svg("rect", { class: "ran", width: Math.min(100, running * 100), height: 6 }), svg("rect", { class: "waited", x: Math.min(100, running * 100), width: Math.max(0, Math.min(100 - running * 100, waiting * 100)), height: 6 }))),
-    `${percent(running)} ran, ${percent(waiting)} waited`)]);
-  return part("Generator",
-    generator.was_bottleneck ? html("p", { class: "busy" }, html("b", {}, "Lower bounds: "), (generator.bottleneck ?? []).join("; ") || "it had no time left") : null,
-    facts([["CPU", known(generator.cpu_share) ? `${share(generator.cpu_share)} of a core` : NONE], ["CPU per delivery", micros(generator.cpu_us_per_delivery)], ...threads]));
-}
-
-function settings({ scenario = {} }) {
-  const rows = [];
-  const add = (name, value) => {
-    if (value === null || value === undefined) return;
-    if (Array.isArray(value) && value.some((entry) => typeof entry === "object")) value.forEach((entry, at) => add(`${name} ${entry?.name ?? at + 1}`, entry));
-    else if (Array.isArray(value)) rows.push([name, value.join(", ")]);
-    else if (typeof value === "object") Object.entries(value).forEach(([key, inner]) => key !== "name" && add(`${name} ${key}`.trim(), inner));
-    else rows.push([name.replaceAll("_", " "), typeof value === "number" ? brief.format(value) : String(value)]);
-  };
-  const { title, about, ...asked } = scenario;
-  add("", asked);
-  return part("What was asked for", facts(rows));
 }
