@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 const SEVERAL: &str = include_str!("fixtures/several.json");
 const KNEE: &str = include_str!("fixtures/knee.json");
 const BARE: &str = include_str!("fixtures/bare.json");
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
