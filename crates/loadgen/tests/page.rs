@@ -164,8 +164,10 @@ fn what_was_not_measured_is_no_number() {
     assert!(main.contains("Its process was not watched."));
     assert!(main.contains("Nothing was measured."));
     // Even of a report that lacks nearly everything there is a page.
-    let nothing =
-        json!({"schema": "fanfare-load-report/1", "runs": [{}, {"series": [{}], "groups": [{}, {}]}]});
+    let mut empty = parsed(BARE)["runs"][0].clone();
+    empty.as_object_mut().unwrap().values_mut().for_each(|value| *value = Value::Null);
+    let runs = json!([{}, {"series": [{}], "groups": [{}, {}]}, empty]);
+    let nothing = json!({"schema": "fanfare-load-report/1", "machine": null, "knee": null, "runs": runs});
     let Some(main) = opened("nothing", &nothing.to_string()) else { return };
     assert!(main.contains("How it was measured"));
 }

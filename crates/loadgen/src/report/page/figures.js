@@ -164,7 +164,7 @@ function generator({ generator = {} }) {
 function settings({ scenario = {} }) {
   const rows = [];
   const add = (name, value) => {
-    if (value === null || value === undefined) return;
+    if (value === undefined) return;
     if (Array.isArray(value) && value.some((entry) => typeof entry === "object"))
       value.forEach((entry, at) => add(`${name} ${entry?.name ?? at + 1}`, entry));
     else if (Array.isArray(value)) rows.push([name, value.join(", ")]);

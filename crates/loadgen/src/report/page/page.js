@@ -1,6 +1,7 @@
 // The page of a report: verdict, all runs in a table, the knee, each run, how it was measured.
 
-const report = JSON.parse(document.getElementById("report").textContent);
+/** What is null in the report is not there on the page: one kind of nothing. */
+const report = JSON.parse(document.getElementById("report").textContent, (_, value) => value ?? undefined);
 const runs = report.runs ?? [];
 const state = (run) => (run.problems?.length ? "failed" : run.partial ? "partial" : "passed");
 const WORDS = { passed: "Passed", failed: "Failed", partial: "Partial" };
