@@ -8,6 +8,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::compare::Compare;
 use crate::pace::Pace;
 use crate::scenario::{Format, Publishers, Scenario, Span, Stages, Subscribers, Topics, Via};
 
@@ -15,7 +16,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  everything passed
   1  a message was lost, repeated or out of order, a subscriber was disconnected, the run ended
-     before its time, or the server could not be reached
+     before its time, the server could not be reached, or a comparison is past its bound
   2  the command line, a scenario or an adapter is wrong";
 
 /// Puts load on a Fanfare gateway, or another server, and checks that every message arrived.
@@ -36,6 +37,12 @@ pub(crate) enum Command {
     List,
     /// A server that only writes: what the fan-out costs at least on this machine
     Floor(Floor),
+    /// A report as a page: one HTML file that needs nothing else
+    Page(Page),
+    /// Two reports, or the medians of several: what got better, and what worse
+    Compare(Compare),
+    /// The JSON schema of reports
+    Schema,
 }
 
 /// Where the load goes to, and where the report.
@@ -59,6 +66,9 @@ pub(crate) struct Common {
     /// The report as JSON: to FILE, or without FILE to standard output in place of the text
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
+    /// The report as a page, one HTML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 /// The options of `run`.
@@ -175,6 +185,16 @@ pub(crate) enum ReaderKind {
     Auto,
     Epoll,
     IoUring,
+}
+
+/// The options of a page.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Page {
+    /// A report, from --json
+    pub(crate) report: PathBuf,
+    /// The page; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// A server, from `http://HOST:PORT`.

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::adapter::Adapter;
 use crate::args::{Common, RunScenarios};
-use crate::report::{self, Report};
+use crate::report::{self, Report, page};
 use crate::run::{self, Against};
 use crate::scenario::{self, Refused, Scenario};
 
@@ -77,7 +77,7 @@ pub(crate) fn run(common: &Common, scenarios: Vec<Scenario>) -> anyhow::Result<b
         }
     }
     let report = Report::new(started, runs, partial);
-    tell(&report, common.json.as_deref())?;
+    tell(&report, common)?;
     Ok(report.passed)
 }
 
@@ -99,8 +99,10 @@ fn can_run(adapter: &Adapter, scenario: &Scenario) -> Result<(), Refused> {
     }
 }
 
-/// Prints the text, or the JSON in its place, and writes the JSON. The text is there also when the file cannot be written.
-fn tell(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+/// Prints the text, or the JSON in its place, and writes the JSON and the page. The text is there also when a file cannot be
+/// written.
+fn tell(report: &Report, common: &Common) -> anyhow::Result<()> {
+    let json = common.json.as_deref();
     let text = match json {
         Some(file) if file == Path::new("-") => serde_json::to_string_pretty(report)? + "\n",
         _ => report.text(),
@@ -110,6 +112,10 @@ fn tell(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
     if let Some(file) = json.filter(|file| *file != Path::new("-")) {
         let contents = serde_json::to_string_pretty(report)? + "\n";
         std::fs::write(file, contents).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(file) = &common.report {
+        let page = page::render(report)?;
+        std::fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
 }

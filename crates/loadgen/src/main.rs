@@ -7,11 +7,12 @@
 //!                       ├─► publisher threads: what is due (schedule) is written (outgoing)
 //!                       └─► report: text and JSON, with the server's CPU and memory (process)
 //!     floor ───► a server that only writes, to compare with
+//!     page, compare, schema: what is made of reports that were kept
 //! ```
 //!
 //! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
-//! disconnected, the run ended before its time, or the server could not be reached; 2 when the command line, a scenario or
-//! an adapter is wrong.
+//! disconnected, the run ended before its time, the server could not be reached, or a comparison is past its bound; 2 when
+//! the command line, a scenario or an adapter is wrong.
 
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ mod adapter;
 mod args;
 mod chunks;
 mod commands;
+mod compare;
 mod connection;
 mod crowd;
 mod dials;
@@ -54,6 +56,8 @@ mod series;
 mod stamps;
 mod subscriber;
 mod track;
+mod units;
+mod view;
 mod websocket;
 
 const WRONG: u8 = 2;
@@ -70,6 +74,14 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Floor(options) => floor::run(&options).map(|()| true),
+        Command::Page(options) => report::page::write(&options.report, options.out.as_deref()).map(|()| true),
+        Command::Compare(options) => {
+            if let Err(problem) = options.check() {
+                Args::command().error(ErrorKind::ValueValidation, problem).exit();
+            }
+            compare::run(&options)
+        }
+        Command::Schema => report::file::print_schema().map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

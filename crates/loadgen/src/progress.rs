@@ -1,59 +1,70 @@
-//! The line on standard error that tells how a run goes: redrawn in place on a terminal, else a new one now and then.
+//! The moments of a run that [`View`] shows.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
-
+use crate::process::{Sample, Watch};
+use crate::report::findings::BUSY_MAX;
 use crate::series::Point;
+use crate::view::{Moment, Use, View};
 
-const REDRAWN_EVERY: Duration = Duration::from_millis(250);
-const PRINTED_EVERY: Duration = Duration::from_secs(2);
-const BAR_CELLS: usize = 24;
-
-/// When the line was last shown.
+/// What is shown while a run goes on.
 #[derive(Debug)]
-pub(crate) struct Line {
-    terminal: bool,
-    shown: Instant,
+pub(crate) struct Meter {
+    view: View,
+    /// The name of the run.
+    run: String,
+    asked: u64,
+    generator: Watch,
+    last: Option<Sample>,
 }
 
-impl Line {
-    pub(crate) fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), shown: Instant::now() }
+impl Meter {
+    /// Of the run `run` with `asked` subscribers.
+    pub(crate) fn new(run: String, asked: u64) -> Self {
+        let generator = Watch::own();
+        let last = generator.sample().ok();
+        Self { view: View::new(), run, asked, generator, last }
     }
 
     /// Shows that `stage` is done to the part `done` of 1, and the last half second, if it is time to.
     pub(crate) fn show(&mut self, stage: &str, done: f64, point: Option<&Point>) {
-        if self.shown.elapsed() < if self.terminal { REDRAWN_EVERY } else { PRINTED_EVERY } {
+        if self.view.due().is_none() {
             return;
         }
-        self.shown = Instant::now();
-        let ms = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{:.2}", us / 1e3));
-        let text = match point {
-            None => format!("{stage:<9}"),
-            Some(point) => format!(
-                "{stage:<9} connected {}  in {:.0}/s  out {:.0}/s  p50 {} ms  p99 {} ms  lost {}",
-                point.connected,
-                point.published_per_second,
-                point.delivered_per_second,
-                ms(point.p50_us),
-                ms(point.p99_us),
-                point.lost
-            ),
+        let (generator, busiest) = self.generator_use().unzip();
+        let mut moment = Moment {
+            run: &self.run,
+            stage,
+            done,
+            asked: self.asked,
+            generator,
+            generator_is_busy: busiest.is_some_and(|share| share > BUSY_MAX),
+            ..Moment::default()
         };
-        if self.terminal {
-            let cells = (done.clamp(0.0, 1.0) * BAR_CELLS as f64) as usize;
-            eprint!("\r[{}{}] {text}\x1b[K", "=".repeat(cells), " ".repeat(BAR_CELLS - cells));
-            // Without a terminal to draw on there is nothing to tell.
-            let _ = std::io::stderr().flush();
-        } else {
-            eprintln!("{:3.0}% {text}", done.clamp(0.0, 1.0) * 100.0);
+        if let Some(point) = point {
+            moment.connected = point.connected;
+            moment.published_per_second = point.published_per_second;
+            moment.delivered_per_second = point.delivered_per_second;
+            moment.latency_us = point.p50_us.zip(point.p99_us);
+            moment.lost = point.lost;
+            let used = point.server_cpu_share.zip(point.server_resident_bytes);
+            moment.server = used.map(|(cpu_share, resident_bytes)| Use { cpu_share, resident_bytes });
         }
+        self.view.show(&moment);
     }
 
-    /// Leaves the terminal's line free for what follows.
-    pub(crate) fn clear(&self) {
-        if self.terminal {
-            eprint!("\r\x1b[K");
-        }
+    /// Leaves the terminal free for what follows.
+    pub(crate) fn clear(&mut self) {
+        self.view.clear();
+    }
+
+    /// What this process used since the last call, and the part of the time that its busiest thread ran or waited for a
+    /// core.
+    fn generator_use(&mut self) -> Option<(Use, f64)> {
+        let now = self.generator.sample().ok()?;
+        let resident_bytes = self.generator.resident_bytes().ok()?;
+        let last = self.last.replace(now.clone())?;
+        let cpu_share = now.used_since(&last).seconds() / now.seconds_since(&last);
+        let shares = now.shares_since(&last);
+        let busiest = shares.iter().map(|share| share.running + share.waiting).fold(0.0, f64::max);
+        Some((Use { cpu_share, resident_bytes }, busiest))
     }
 }

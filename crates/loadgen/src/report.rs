@@ -15,8 +15,10 @@ pub(crate) use machine::Machine;
 pub(crate) use text::most_frequent;
 
 mod delivery;
-mod findings;
+pub(crate) mod file;
+pub(crate) mod findings;
 mod machine;
+pub(crate) mod page;
 mod text;
 
 const SCHEMA: &str = "fanfare-load-report/1";

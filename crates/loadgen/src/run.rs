@@ -26,7 +26,7 @@ use crate::dials::Dial;
 use crate::load::{self, Shares};
 use crate::outgoing::Outgoing;
 use crate::process::Watch;
-use crate::progress::Line;
+use crate::progress::Meter;
 use crate::publisher::{self, Published, Publisher, Recipe};
 use crate::recorder::{Counters, Tally, Window};
 use crate::report::{self, Edge, Findings};
@@ -79,7 +79,7 @@ struct Progress {
     pids: Vec<u32>,
     shares: Shares,
     live: Live,
-    line: Line,
+    meter: Meter,
     series: Series,
     crowds: Vec<JoinHandle<io::Result<Vec<Tally>>>>,
     interrupted: Arc<AtomicBool>,
@@ -143,7 +143,7 @@ impl Progress {
             pids: against.pids.clone(),
             shares,
             live,
-            line: Line::new(),
+            meter: Meter::new(scenario.name.clone(), scenario.subscribers() as u64),
             series,
             crowds,
             interrupted: Arc::clone(interrupted),
@@ -161,7 +161,7 @@ impl Progress {
         if load::first(&self.scene.scenario) > 0 && connected == 0 && self.partial.is_none() {
             let mut all = Tally::new();
             self.stop_crowds()?.iter().for_each(|tally| all.add(tally));
-            self.line.clear();
+            self.meter.clear();
             bail!(
                 "no subscriber could connect to {}: {}",
                 self.target.url,
@@ -198,7 +198,7 @@ impl Progress {
         self.pause("hold", stages.hold.0);
         let resident_peak = self.server.as_ref().and_then(|watch| watch.resident_bytes_peak().ok());
         let tallies = self.stop_crowds()?;
-        self.line.clear();
+        self.meter.clear();
         Ok(Findings {
             scenario: self.scene.scenario.clone(),
             target: self.target,
@@ -404,7 +404,7 @@ impl Progress {
 
     fn show(&mut self, stage: &str, done: f64) {
         self.series.sample(stage, &self.live, self.scene.clock.now_ns());
-        self.line.show(stage, done, self.series.points.last());
+        self.meter.show(stage, done, self.series.points.last());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::scenario::{Scenario, Subscribers};
 use crate::series::Point;
 
 /// A thread that runs, or waits for a core, longer than this part of the time has no room left.
-const BUSY_MAX: f64 = 0.9;
+pub(crate) const BUSY_MAX: f64 = 0.9;
 /// A publisher later than this, in microseconds, measures itself.
 const LATENESS_P99_MAX_US: f64 = 2_000.0;
 
