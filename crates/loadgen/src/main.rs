@@ -42,6 +42,7 @@ mod process;
 mod progress;
 mod publisher;
 mod recorder;
+mod recording;
 mod report;
 mod request;
 mod run;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
             Err(problem) => Args::command().error(ErrorKind::ValueValidation, problem).exit(),
         },
         Command::Run(options) => commands::run_scenarios(&options),
+        Command::Replay(options) => commands::run(&options.common, vec![options.scenario()]),
         Command::List => {
             print!("{}", scenario::list());
             Ok(true)
