@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::compare::Compare;
 use crate::pace::Pace;
-use crate::scenario::{Format, Publishers, Scenario, Span, Stages, Subscribers, Topics, Via};
+use crate::scenario::{Format, Publishers, Recording, Scenario, Span, Stages, Subscribers, Topics};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Quick(Box<Quick>),
     /// Runs scenarios: files, or bundled ones by their names
     Run(RunScenarios),
+    /// Publishes a recording again, at the times it was made or faster
+    Replay(Box<Replay>),
     /// The bundled scenarios
     List,
     /// A server that only writes: what the fan-out costs at least on this machine
@@ -88,6 +90,45 @@ pub(crate) struct RunScenarios {
     /// Threads for the subscribers, in place of the scenario's
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+}
+
+/// The options of `replay`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Replay {
+    /// NDJSON, or CSV with a line of names
+    pub(crate) file: String,
+    /// So many times as fast as it was recorded, such as 10x; max: as fast as can be
+    #[arg(long, default_value = "1x", value_parser = parse_speed)]
+    pub(crate) speed: f64,
+    /// The field or column that has the time: a number since 1970, or RFC 3339
+    #[arg(long, default_value = "time", value_name = "FIELD")]
+    pub(crate) time: String,
+    /// The field or column that has the topic, or the symbol
+    #[arg(long, default_value = "topic", value_name = "FIELD")]
+    pub(crate) topic: String,
+    /// What stands before each topic
+    #[arg(long, default_value = "replay")]
+    pub(crate) prefix: String,
+    /// Subscribers, spread over the topics
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) subscribers: usize,
+    /// What subscribers speak
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub(crate) format: Format,
+    /// New connections per second
+    #[arg(long, default_value_t = 2000.0)]
+    pub(crate) connect_rate: f64,
+    /// Threads for the subscribers
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// It ends after so long at the latest
+    #[arg(long, default_value = "10m")]
+    pub(crate) duration: Span,
+    /// How long to wait at most for the last messages
+    #[arg(long, default_value = "3s")]
+    pub(crate) drain: Span,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 /// The options of one run.
@@ -250,15 +291,10 @@ impl Quick {
             publishers: vec![Publishers {
                 name: "feed".to_owned(),
                 rate: self.rate,
-                ramp_to: None,
-                burst_every: None,
                 batch: self.batch,
                 payload: self.payload,
                 threads: self.publishers,
-                connections: None,
-                spread: false,
-                via: Via::Http,
-                recording: None,
+                ..Publishers::default()
             }],
             events: Vec::new(),
         };
@@ -272,6 +308,54 @@ impl Quick {
         scenario.check().map_err(wrong)?;
         Ok(scenario)
     }
+}
+
+impl Replay {
+    /// The scenario that the flags say.
+    pub(crate) fn scenario(&self) -> Scenario {
+        let recording = Recording {
+            file: self.file.clone(),
+            speed: self.speed,
+            time: self.time.clone(),
+            topic: self.topic.clone(),
+        };
+        Scenario {
+            name: "replay".to_owned(),
+            title: format!("{} again", self.file),
+            about: String::new(),
+            seed: 1,
+            threads: self.threads,
+            stages: Stages {
+                warmup: Span::default(),
+                window: self.duration,
+                drain: self.drain,
+                hold: Span::default(),
+            },
+            topics: Topics { prefix: self.prefix.clone(), ..Topics::default() },
+            subscribers: vec![Subscribers {
+                name: "subscribers".to_owned(),
+                count: self.subscribers,
+                format: self.format,
+                connect_rate: self.connect_rate,
+                ..Subscribers::default()
+            }],
+            publishers: vec![Publishers {
+                name: "recording".to_owned(),
+                recording: Some(recording),
+                ..Publishers::default()
+            }],
+            events: Vec::new(),
+        }
+    }
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let shape = || "expected a number such as 10x, or max".to_owned();
+    if text == "max" {
+        return Ok(0.0);
+    }
+    let speed: f64 = text.strip_suffix('x').unwrap_or(text).parse().map_err(|_| shape())?;
+    if speed > 0.0 && speed.is_finite() { Ok(speed) } else { Err(shape()) }
 }
 
 impl Target {

@@ -2,15 +2,18 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::adapter::Adapter;
 use crate::args::{Common, RunScenarios};
+use crate::recording::Recorded;
 use crate::report::{self, Report, page};
 use crate::run::{self, Against};
-use crate::scenario::{self, Refused, Scenario};
+use crate::scenario::{self, Refused, Scenario, Span};
 
 /// Runs scenarios by their names; `false` if something was lost or went wrong.
 pub(crate) fn run_scenarios(options: &RunScenarios) -> anyhow::Result<bool> {
@@ -37,13 +40,17 @@ pub(crate) fn run_scenarios(options: &RunScenarios) -> anyhow::Result<bool> {
 }
 
 /// Runs scenarios one after another, and reports.
-pub(crate) fn run(common: &Common, scenarios: Vec<Scenario>) -> anyhow::Result<bool> {
+pub(crate) fn run(common: &Common, mut scenarios: Vec<Scenario>) -> anyhow::Result<bool> {
     let adapter = match &common.adapter {
         Some(file) => Adapter::load(file)?,
         None => Adapter::fanfare(),
     };
-    for scenario in &scenarios {
+    let mut recordings = Vec::new();
+    for scenario in &mut scenarios {
+        let recorded = recording(scenario)?;
+        scenario.check().map_err(|problem| Refused(format!("{}: {problem}", scenario.name)))?;
         can_run(&adapter, scenario)?;
+        recordings.push(recorded);
     }
     let against = Against {
         url: common.url.clone(),
@@ -56,8 +63,8 @@ pub(crate) fn run(common: &Common, scenarios: Vec<Scenario>) -> anyhow::Result<b
     let started = report::now();
     let (mut runs, mut partial) = (Vec::new(), None);
     let all = scenarios.len();
-    for scenario in &scenarios {
-        match run::run(scenario, &against, &interrupted) {
+    for (scenario, recorded) in scenarios.iter().zip(recordings) {
+        match run::run(scenario, recorded, &against, &interrupted) {
             Ok(run) => {
                 let ends = run.partial.is_some() || interrupted.load(Relaxed);
                 runs.push(run);
@@ -79,6 +86,21 @@ pub(crate) fn run(common: &Common, scenarios: Vec<Scenario>) -> anyhow::Result<b
     let report = Report::new(started, runs, partial);
     tell(&report, common)?;
     Ok(report.passed)
+}
+
+/// The recording that a scenario names, and whose topics are then the scenario's.
+fn recording(scenario: &mut Scenario) -> Result<Option<Arc<Recorded>>, Refused> {
+    let Some(recording) = scenario.publishers.iter().find_map(|group| group.recording.as_ref()) else {
+        return Ok(None);
+    };
+    let recorded = Recorded::read(recording, &scenario.topics.prefix)?;
+    scenario.topics.count = recorded.topics.len();
+    if let Some(length_ns) = recorded.length_ns(recording.speed) {
+        // The last message is due at its end.
+        let length = Duration::from_nanos(length_ns) + Duration::from_secs(1);
+        scenario.stages.window = scenario.stages.window.min(Span(length));
+    }
+    Ok(Some(Arc::new(recorded)))
 }
 
 /// Whether the adapter's server can take part in a scenario.

@@ -77,8 +77,11 @@ pub(crate) fn is_ordered(scenario: &Scenario) -> bool {
         && scenario.publishers.iter().all(|group| !group.spread || connections(group) == 1)
 }
 
-/// The lengths of payloads.
+/// The lengths that payloads have; none, if they are not known.
 pub(crate) fn payload_lengths(scenario: &Scenario) -> Vec<usize> {
+    if scenario.publishers.iter().any(|group| group.recording.is_some()) {
+        return Vec::new();
+    }
     let mut lengths: Vec<_> = scenario.publishers.iter().map(|group| group.payload).collect();
     lengths.sort_unstable();
     lengths.dedup();

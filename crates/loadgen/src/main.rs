@@ -45,6 +45,7 @@ mod progress;
 mod publisher;
 mod reader;
 mod recorder;
+mod recording;
 mod report;
 mod request;
 mod run;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
             Err(problem) => Args::command().error(ErrorKind::ValueValidation, problem).exit(),
         },
         Command::Run(options) => commands::run_scenarios(&options),
+        Command::Replay(options) => commands::run(&options.common, vec![options.scenario()]),
         Command::List => {
             print!("{}", scenario::list());
             Ok(true)

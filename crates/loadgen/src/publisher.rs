@@ -23,12 +23,17 @@ use crate::connection::{Connection, Post};
 use crate::outgoing::{Heard, Outgoing};
 use crate::payload::Stamp;
 use crate::recorder::histogram;
+use crate::recording::{Playback, Recorded};
 use crate::scene::Scene;
 use crate::schedule::Schedule;
 
 pub(crate) const CONNECTIONS_MAX: usize = 8;
 const READ_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 256;
+/// Of a recording that is published as fast as can be: so many requests wait for their answers, and so many more are taken
+/// in a turn.
+const UNPACED_IN_FLIGHT: usize = 256;
+const UNPACED_TURN: usize = 64;
 const TURN_MAX_NS: u64 = 50_000_000;
 const PRIORITY: i32 = -10;
 /// The kernel's default lets a sleep end 50 µs late; this asks for as little as it can do.
@@ -85,13 +90,20 @@ pub(crate) struct Recipe {
     pub(crate) seed: u64,
 }
 
+/// What is due, and when.
+#[derive(Debug)]
+pub(crate) enum Feed {
+    Made(Schedule),
+    Recorded(Playback, Arc<Recorded>),
+}
+
 /// Some of the topics' publisher, on one thread.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     scene: Arc<Scene>,
     progress: Arc<Progress>,
     outgoing: Outgoing,
-    schedule: Schedule,
+    feed: Feed,
     recipe: Recipe,
     market: Market,
     random: fastrand::Rng,
@@ -136,7 +148,7 @@ impl Publisher {
         scene: Arc<Scene>,
         progress: Arc<Progress>,
         outgoing: Outgoing,
-        schedule: Schedule,
+        feed: Feed,
         recipe: Recipe,
     ) -> std::io::Result<Self> {
         let weights =
@@ -158,7 +170,7 @@ impl Publisher {
             scene,
             progress,
             outgoing,
-            schedule,
+            feed,
             recipe,
         })
     }
@@ -177,17 +189,15 @@ impl Publisher {
         }
         loop {
             if self.progress.stop.load(Relaxed) {
-                self.schedule.stop();
+                self.feed.stop();
             }
             // One turn takes what is due at its beginning: catching up doesn't keep answers from being read.
             let turn_ns = self.scene.clock.now_ns();
-            while let Some(due_ns) = self.schedule.take_due(turn_ns) {
-                self.post(due_ns);
-            }
+            self.publish_due(turn_ns);
             if self.progress.abandon.load(Relaxed) {
                 break;
             }
-            if self.schedule.next_due_ns().is_none() && self.connections.iter().all(Connection::is_idle) {
+            if self.feed.next_due_ns().is_none() && self.connections.iter().all(Connection::is_idle) {
                 self.progress.finished.store(true, Relaxed);
             }
             for at in self.wait()? {
@@ -201,8 +211,7 @@ impl Publisher {
     /// Sleeps until the next request is due or a socket has something; the connections that do.
     fn wait(&self) -> rustix::io::Result<Vec<usize>> {
         let now_ns = self.scene.clock.now_ns();
-        let sleep_ns =
-            self.schedule.next_due_ns().map_or(TURN_MAX_NS, |due_ns| due_ns.saturating_sub(now_ns));
+        let sleep_ns = self.next_look_ns(now_ns).map_or(TURN_MAX_NS, |due_ns| due_ns.saturating_sub(now_ns));
         let timeout = Timespec { tv_sec: 0, tv_nsec: sleep_ns.min(TURN_MAX_NS).cast_signed() };
         // epoll's own timeout counts in milliseconds.
         match poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&timeout)) {
@@ -238,6 +247,57 @@ impl Publisher {
             self.progress.broken.fetch_add(1, Relaxed);
         }
         ready
+    }
+
+    /// Publishes what is due by `now_ns`.
+    fn publish_due(&mut self, now_ns: u64) {
+        if let Feed::Recorded(playback, recorded) = &self.feed {
+            let (recorded, unpaced) = (Arc::clone(recorded), playback.is_unpaced());
+            let mut taken = 0;
+            while let Some(due_ns) = self.feed.next_due_ns().filter(|&due_ns| due_ns <= now_ns) {
+                if unpaced && (taken >= UNPACED_TURN || self.in_flight() >= UNPACED_IN_FLIGHT) {
+                    return;
+                }
+                // As fast as can be, a message is due when it can be sent.
+                let due_ns = if unpaced { self.scene.clock.now_ns() } else { due_ns };
+                self.replay(&recorded, due_ns);
+                taken += 1;
+            }
+            return;
+        }
+        while let Feed::Made(schedule) = &mut self.feed
+            && let Some(due_ns) = schedule.take_due(now_ns)
+        {
+            self.post(due_ns);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.connections.iter().map(|connection| connection.unanswered.len()).sum()
+    }
+
+    /// When something is due next, and can be sent.
+    fn next_look_ns(&self, now_ns: u64) -> Option<u64> {
+        let due_ns = self.feed.next_due_ns()?;
+        let full = matches!(&self.feed, Feed::Recorded(playback, _) if playback.is_unpaced())
+            && self.in_flight() >= UNPACED_IN_FLIGHT;
+        // An answer wakes it.
+        Some(if full { now_ns + TURN_MAX_NS } else { due_ns })
+    }
+
+    /// Publishes the next recorded message.
+    fn replay(&mut self, recorded: &Recorded, due_ns: u64) {
+        let Feed::Recorded(playback, _) = &mut self.feed else { return };
+        let tick = &recorded.ticks[playback.taken];
+        playback.taken += 1;
+        let at = tick.topic % self.connections.len();
+        if !self.is_ready(at) {
+            self.published.skipped += 1;
+            return;
+        }
+        let first = self.scene.topics[tick.topic].next.fetch_add(1, Relaxed);
+        let payload = tick.payload(Stamp { intended_ns: due_ns, topic: tick.topic, sequence: first });
+        self.send(at, tick.topic, first, due_ns, &[payload]);
     }
 
     /// Writes what is due at `due_ns`.
@@ -370,6 +430,23 @@ impl Publisher {
         for post in self.connections[at].give_up() {
             self.published.unanswered += 1;
             self.scene.topics[post.topic].refuse(post.first, post.messages);
+        }
+    }
+}
+
+impl Feed {
+    fn next_due_ns(&self) -> Option<u64> {
+        match self {
+            Self::Made(schedule) => schedule.next_due_ns(),
+            Self::Recorded(playback, recorded) => playback.next_due_ns(recorded),
+        }
+    }
+
+    /// Nothing comes after this.
+    fn stop(&mut self) {
+        match self {
+            Self::Made(schedule) => schedule.stop(),
+            Self::Recorded(playback, _) => playback.stop(),
         }
     }
 }

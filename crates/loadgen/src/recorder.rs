@@ -51,7 +51,7 @@ impl Window {
     }
 
     /// When it begins, once that is known.
-    pub(crate) fn from_ns(&self) -> Option<u64> {
+    pub(crate) fn begins_ns(&self) -> Option<u64> {
         Some(self.from_ns.load(Relaxed)).filter(|&from_ns| from_ns < u64::MAX)
     }
 

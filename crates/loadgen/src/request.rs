@@ -123,9 +123,10 @@ impl Asked<'_> {
     /// Whether a head answers [`request`](Self::request); `accept` answers [`KEY`].
     pub(crate) fn check(&self, scene: &Scene, head: &str, accept: &str) -> Result<(), Ended> {
         let subscribe = scene.adapter.subscribe.as_ref();
-        let websocket = subscribe.map_or(self.format.is_websocket(), |subscribe| {
-            subscribe.transport == SubscribeTransport::Websocket
-        });
+        let websocket = match subscribe {
+            Some(subscribe) => subscribe.transport == SubscribeTransport::Websocket,
+            None => self.format.is_websocket(),
+        };
         check(self.format, websocket, subscribe.is_some(), head, accept)
     }
 }

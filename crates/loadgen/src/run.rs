@@ -27,8 +27,9 @@ use crate::load::{self, Shares};
 use crate::outgoing::Outgoing;
 use crate::process::Watch;
 use crate::progress::Meter;
-use crate::publisher::{self, Published, Publisher, Recipe};
+use crate::publisher::{self, Feed, Published, Publisher, Recipe};
 use crate::recorder::{Counters, Tally, Window};
+use crate::recording::{Playback, Recorded};
 use crate::report::{self, Edge, Findings};
 use crate::scenario::{Publishers, Scenario};
 use crate::scene::{Scene, Topic};
@@ -62,13 +63,14 @@ pub(crate) struct Against {
     pub(crate) reader: ReaderKind,
 }
 
-/// Runs a scenario that was checked. `interrupted` ends it early, and what there is by then is told.
+/// Runs a scenario that was checked, with the recording that it names. `interrupted` ends it early, and what there is by then is told.
 pub(crate) fn run(
     scenario: &Scenario,
+    recorded: Option<Arc<Recorded>>,
     against: &Against,
     interrupted: &Arc<AtomicBool>,
 ) -> anyhow::Result<report::Run> {
-    Ok(Progress::start(scenario, against, interrupted)?.finish()?.into_run())
+    Ok(Progress::start(scenario, recorded, against, interrupted)?.finish()?.into_run())
 }
 
 struct Progress {
@@ -78,6 +80,7 @@ struct Progress {
     server: Option<Watch>,
     pids: Vec<u32>,
     shares: Shares,
+    recorded: Option<Arc<Recorded>>,
     live: Live,
     meter: Meter,
     series: Series,
@@ -94,13 +97,21 @@ struct Progress {
 
 impl Progress {
     /// Starts the subscribers' threads.
-    fn start(scenario: &Scenario, against: &Against, interrupted: &Arc<AtomicBool>) -> anyhow::Result<Self> {
+    fn start(
+        scenario: &Scenario,
+        recorded: Option<Arc<Recorded>>,
+        against: &Against,
+        interrupted: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
         let address = against.url.resolve()?;
         TcpStream::connect_timeout(&address, REACH_WAIT)
             .with_context(|| format!("cannot reach {}", against.url))?;
         let files = scenario.subscribers() + scenario.publishers.iter().map(load::connections).sum::<usize>();
         raise_file_limit(files as u64 + FILES_BESIDE)?;
-        let (names, shares) = load::topics(scenario);
+        let (mut names, shares) = load::topics(scenario);
+        if let Some(recorded) = &recorded {
+            names.clone_from(&recorded.topics);
+        }
         let ordered = load::is_ordered(scenario);
         let port = against.adapter.publish.port;
         let publish_address = match against.publish {
@@ -142,6 +153,7 @@ impl Progress {
             server,
             pids: against.pids.clone(),
             shares,
+            recorded,
             live,
             meter: Meter::new(scenario.name.clone(), scenario.subscribers() as u64),
             series,
@@ -193,8 +205,11 @@ impl Progress {
         self.scene.window.cut(now_ns);
         let window_seconds = self.scene.window.seconds(now_ns);
         let until = stages.warmup.0 + Duration::from_secs_f64(window_seconds);
-        let due_in_window = self.scene.scenario.due_between(stages.warmup.0, until);
+        let mut due_in_window = self.scene.scenario.due_between(stages.warmup.0, until);
         let published = self.drain(publishers)?;
+        if self.recorded.is_some() {
+            due_in_window = (published.sent + published.skipped) as f64;
+        }
         self.pause("hold", stages.hold.0);
         let resident_peak = self.server.as_ref().and_then(|watch| watch.resident_bytes_peak().ok());
         let tallies = self.stop_crowds()?;
@@ -258,7 +273,13 @@ impl Progress {
             for at in 0..group.threads {
                 let topics = publisher::topics_of(at, group.threads, scene.topics.len());
                 let share: f64 = topics.iter().map(|&topic| self.shares.weights[topic]).sum();
-                let schedule = schedule(group, at, share, start_ns, until_ns);
+                let feed = match (&group.recording, &self.recorded) {
+                    (Some(recording), Some(recorded)) => Feed::Recorded(
+                        Playback::new(start_ns, until_ns, recording.speed),
+                        Arc::clone(recorded),
+                    ),
+                    _ => Feed::Made(schedule(group, at, share, start_ns, until_ns)),
+                };
                 let recipe = Recipe {
                     connections: load::connections_each(group, topics.len()),
                     topics,
@@ -276,7 +297,7 @@ impl Progress {
                 };
                 let outgoing =
                     Outgoing::new(&scene.adapter, group.via, &authority).map_err(anyhow::Error::msg)?;
-                let publisher = Publisher::new(Arc::clone(&scene), progress, outgoing, schedule, recipe)?;
+                let publisher = Publisher::new(Arc::clone(&scene), progress, outgoing, feed, recipe)?;
                 let name = format!("publisher-{}", threads.len());
                 threads.push(thread::Builder::new().name(name).spawn(|| publisher.run())?);
             }
@@ -371,14 +392,14 @@ impl Progress {
             self.ended = ended;
             return false;
         }
-        let when = match self.scene.window.from_ns() {
+        let when = match self.scene.window.begins_ns() {
             Some(from_ns) if now_ns >= from_ns => {
                 format!("{:.1} s into the window", (now_ns - from_ns) as f64 / 1e9)
             }
             Some(_) => "in the warm-up".to_owned(),
             None => "before anything was published".to_owned(),
         };
-        self.partial.get_or_insert(format!("the server ended {when}"));
+        self.partial.get_or_insert_with(|| format!("the server ended {when}"));
         true
     }
 
@@ -389,7 +410,9 @@ impl Progress {
                 return false;
             }
             let now_ns = self.scene.clock.now_ns();
-            if now_ns >= until_ns {
+            // A recording may be at its end before the window is.
+            let played = stage == "window" && self.recorded.is_some() && self.live.is_published();
+            if now_ns >= until_ns || played {
                 return true;
             }
             self.show(stage, (now_ns - from_ns) as f64 / (until_ns - from_ns) as f64);

@@ -121,7 +121,8 @@ pub(crate) struct Subscribers {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Publishers {
     pub(crate) name: String,
-    /// Messages per second over all topics.
+    /// Messages per second over all topics; a recording has its own.
+    #[serde(default)]
     pub(crate) rate: f64,
     /// The rate grows, or falls, evenly up to this at the end of the window.
     #[serde(default)]
@@ -157,8 +158,13 @@ pub(crate) struct Publishers {
 pub(crate) struct Recording {
     pub(crate) file: String,
     /// So many times as fast as it was recorded; 0: as fast as can be.
+    #[serde(default = "as_recorded")]
     pub(crate) speed: f64,
+    /// The field or column that has the time.
+    #[serde(default = "time_field")]
     pub(crate) time: String,
+    /// The field or column that has the topic.
+    #[serde(default = "topic_field")]
     pub(crate) topic: String,
 }
 
@@ -273,6 +279,24 @@ impl Default for Subscribers {
     }
 }
 
+impl Default for Publishers {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            rate: 0.0,
+            ramp_to: None,
+            burst_every: None,
+            batch: 1,
+            payload: payload(),
+            threads: 1,
+            connections: None,
+            spread: false,
+            via: Via::default(),
+            recording: None,
+        }
+    }
+}
+
 impl Default for Stages {
     fn default() -> Self {
         let seconds = |seconds| Span(Duration::from_secs(seconds));
@@ -348,6 +372,18 @@ impl<'de> Deserialize<'de> for Span {
 
 fn one() -> u64 {
     1
+}
+
+fn as_recorded() -> f64 {
+    1.0
+}
+
+fn time_field() -> String {
+    "time".to_owned()
+}
+
+fn topic_field() -> String {
+    "topic".to_owned()
 }
 
 fn one_thread() -> usize {

@@ -51,7 +51,7 @@ pub(crate) struct Topic {
 impl Scene {
     /// The moment `after` nanoseconds into the window, if the window's beginning is known.
     pub(crate) fn in_window(&self, after_ns: u64) -> Option<u64> {
-        self.window.from_ns().map(|from_ns| from_ns + after_ns)
+        self.window.begins_ns().map(|from_ns| from_ns + after_ns)
     }
 
     /// Whether a payload may have so many bytes.

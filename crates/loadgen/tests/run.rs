@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, squeue};
 use peer::{Mistake, Peer};
@@ -42,7 +43,8 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        self.process.kill().unwrap();
+        // It may be at its end already.
+        let _ = self.process.kill();
         self.process.wait().unwrap();
     }
 }
@@ -318,4 +320,153 @@ fn an_interrupted_run_still_reports_and_checks() {
     assert_eq!(report["problems"].as_array().unwrap().len(), 0);
     assert!(report["delivery"]["delivered"].as_u64().unwrap() > 0);
     assert_eq!(report["delivery"]["lost"], 0);
+}
+
+/// A file with `text`, and its path.
+fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+fn signal(process: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", process.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+}
+
+/// Starts a run, and waits for the first line of its progress that tells of the window.
+fn started(flags: &str) -> Child {
+    let mut command = Command::new(PROGRAM);
+    let mut process =
+        command.args(flags.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("% window")), "it ended before the window");
+    // Nothing else that it tells may block it.
+    thread::spawn(move || lines.for_each(drop));
+    process
+}
+
+#[test]
+fn a_stall_shows_in_every_message_that_was_due_in_it() {
+    const SUBSCRIBERS: f64 = 4.0;
+    const RATE: f64 = 200.0;
+    let floor = Floor::start(&[]);
+    let flags = format!(
+        "quick --subscribers {SUBSCRIBERS} --rate {RATE} --warmup 0s --duration 6s --drain 30s --json --url {}",
+        floor.url
+    );
+    let run = started(&flags);
+    let began = Instant::now();
+    signal(&floor.process, "STOP");
+    thread::sleep(Duration::from_millis(1_500));
+    let stalled = began.elapsed().as_secs_f64();
+    signal(&floor.process, "CONT");
+    let (code, report) = found(&run.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{report:#}");
+    // The schedule is open: whatever the server does, all is sent that is due.
+    assert_eq!(report["publish"]["sent"], 6.0 * RATE);
+    assert_eq!(report["latency_us"]["count"], 6.0 * RATE * SUBSCRIBERS);
+    // A message that was due with half a second of the stall ahead came that late.
+    let steps = report["latency_distribution"].as_array().unwrap();
+    let late = steps.iter().filter(|step| step["up_to_us"].as_f64().unwrap() > 550_000.0);
+    let late: u64 = late.map(|step| step["count"].as_u64().unwrap()).sum();
+    let due = (stalled.min(5.0) - 0.6) * RATE * SUBSCRIBERS;
+    assert!(late as f64 >= due * 0.9, "{late} of {due} are late");
+}
+
+#[test]
+fn a_server_that_ends_half_way_leaves_a_partial_report_at_once() {
+    let mut floor = Floor::start(&[]);
+    // Waited out, it would take twenty minutes.
+    let flags =
+        format!("quick --subscribers 5 --duration 10m --drain 10m --warmup 0s --json --url {}", floor.url);
+    let run = started(&flags);
+    floor.process.kill().unwrap();
+    floor.process.wait().unwrap();
+    let (code, report) = found(&run.wait_with_output().unwrap());
+    assert_eq!(code, 1);
+    let partial = report["partial"].as_str().unwrap();
+    assert!(partial.starts_with("the server ended ") && partial.ends_with(" s into the window"), "{partial}");
+    assert_eq!(report["passed"], false);
+    assert!(report["delivery"]["delivered"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_still_told() {
+    let floor = Floor::start(&[]);
+    let flags = "--subscribers 2 --rate 100 --warmup 0s --duration 100ms --json /dev/full";
+    let output = quick(&floor.url, flags);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().ends_with("passed\n"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("cannot write /dev/full"));
+}
+
+#[test]
+fn a_server_is_measured_by_its_adapter_alone() {
+    let floor = Floor::start(&[]);
+    let (_folder, adapter) = file(
+        "adapter.toml",
+        "name = 'floor'\n[subscribe]\ntransport = 'websocket'\npath = '/topics/{topic}'\n\
+         [publish]\ntransport = 'http'\npath = '/topics/{topic}'\nbody = '{payload}'\n[cannot]\nchat = 'no rooms'\n",
+    );
+    for batch in [1, 3] {
+        let flags = format!("--subscribers 9 --topics 2 --batch {batch} --payload 3000 --adapter {adapter}");
+        let (code, report) = report(&floor.url, &flags);
+        assert_eq!(code, 0, "{report:#}");
+        assert_eq!(report["target"]["adapter"], "floor");
+        let expected = report["delivery"]["expected"].as_u64().unwrap();
+        // 120 messages to four or five each; a batch of three more may be due.
+        assert!((500..=560).contains(&expected), "{report:#}");
+        assert_eq!(report["delivery"]["delivered"], expected);
+        assert_eq!(report["delivery"]["lost"], 0);
+    }
+    let mut command = Command::new(PROGRAM);
+    let output = command.args(["run", "chat", "--adapter", &adapter, "--url", &floor.url]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("floor cannot run chat: no rooms"));
+}
+
+#[test]
+fn a_recording_is_published_again() {
+    let floor = Floor::start(&[]);
+    let line = |at: u64| {
+        format!("{{\"time\":{},\"symbol\":\"S{}\",\"bid\":{at}}}\n", 1_700_000_000_000 + at, at % 30)
+    };
+    let text: String = (0..200).map(|at| line(at * 10)).collect();
+    let (_folder, path) = file("ticks.ndjson", &text);
+    for speed in ["10x", "max"] {
+        let flags = format!(
+            "replay {path} --topic symbol --speed {speed} --subscribers 6 --json --url {}",
+            floor.url
+        );
+        let output = Command::new(PROGRAM).args(flags.split(' ')).output().unwrap();
+        let (code, report) = found(&output);
+        assert_eq!(code, 0, "{report:#}");
+        assert_eq!(report["publish"]["acknowledged"], 200);
+        // Two subscribers for each of three topics.
+        assert_eq!(report["delivery"]["expected"], 400);
+        assert_eq!(report["delivery"]["delivered"], 400);
+        assert_eq!(report["latency_us"]["count"], 400);
+    }
+    let output = Command::new(PROGRAM).args(["replay", &path, "--topic", "sym"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no field sym; there are"));
+}
+
+#[test]
+fn a_wrong_scenario_is_exit_2_with_the_file_and_the_key() {
+    let check = |text: &str, expect: &str| {
+        let (_folder, path) = file("mine.toml", text);
+        let output = Command::new(PROGRAM).args(["run", &path]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("mine.toml") && told.contains(expect), "{told}");
+    };
+    check("[stages]\nwarmpu = \"1s\"", "line 2: unknown key warmpu; did you mean warmup?");
+    check("[[subscribers]]\nname = \"a\"\ncount = 1\ntopics_each = 2", "subscribers \"a\": topics_each");
+    let output = Command::new(PROGRAM).args(["run", "tikcer"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("did you mean ticker?"));
 }

@@ -79,6 +79,12 @@ impl Scenario {
             "threads must not exceed topics.count: a topic has one of them",
         )?;
         rule(group.connections.is_none_or(|count| count >= 1), "connections must be at least 1")?;
+        if let Some(recording) = &group.recording {
+            let speed = recording.speed;
+            rule(speed >= 0.0 && speed.is_finite(), "recording.speed must be a number from 0")?;
+            rule(self.publishers.len() == 1, "recording must be the only publishers")?;
+            rule(group.threads == 1 && group.batch == 1, "recording needs threads and batch of 1")?;
+        }
         rule(group.batch == 1 || group.via == Via::Http, "batch above 1 needs via = \"http\"")
     }
 

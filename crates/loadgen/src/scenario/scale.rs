@@ -17,8 +17,10 @@ impl Scenario {
             group.churn = rate(group.churn);
         }
         for group in &mut self.publishers {
-            group.rate = rate(group.rate);
-            group.ramp_to = group.ramp_to.map(rate);
+            // Nor with less than a few requests a second.
+            let least = 10.0 * group.batch as f64;
+            group.rate = rate(group.rate).max(group.rate.min(least));
+            group.ramp_to = group.ramp_to.map(|to| rate(to).max(to.min(least)));
             group.connections = group.connections.map(whole);
         }
         for event in &mut self.events {
