@@ -9,8 +9,8 @@
 //! ```
 //!
 //! # Owner        the thread
-//! # Bounds       one compressor (about 170 KiB) and one inflater (about 60 KiB) for each thread that needs them; what a
-//!                message inflates to is cut at the bound, before it is kept
+//! # Bounds       one compressor (175 KiB, and a buffer of up to 128 KiB) and one inflater (63 KiB) for each thread that needs
+//!                them; what a message inflates to is cut at the bound, before it is kept
 
 use std::cell::{Cell, RefCell};
 
@@ -43,7 +43,7 @@ const END: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// A buffer that a large message made larger than this is given back.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_BYTES_MAX: usize = 128 * 1024;
 
 /// What a thread compressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -7,7 +7,8 @@ const book = JSON.stringify(Array.from({ length: 100 }, (_, number) => [`64000.$
 
 async function metric(name) {
   const page = await (await fetch(`${admin}/metrics`)).text();
-  return Number(page.match(new RegExp(`^${name} (.*)$`, "m"))[1]);
+  const row = page.split("\n").find((line) => line.startsWith(`${name} `));
+  return Number(row.slice(name.length + 1));
 }
 
 await withBrowser(async (browser) => {
@@ -27,7 +28,9 @@ await withBrowser(async (browser) => {
   }, ws);
   const answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
   expect("what was negotiated", await page.evaluate(() => [raw.extensions, native.extensions]), [answer, answer]);
-  await until("both listen", async () => (await page.evaluate(() => got.native.length)) === 2 && (await metric("fanfare_connections{transport=\"raw\"}".replace(/[{}]/g, "\\$&"))) === 1);
+  // The welcome and the acknowledgement; the raw one says nothing.
+  await until("/ws listens", () => page.evaluate(() => got.native.length === 2));
+  await until("the topic's socket listens", async () => (await metric('fanfare_connections{transport="raw"}')) === 1);
   expect("compressing connections", await metric("fanfare_deflate_connections"), 2);
 
   const before = await metric("fanfare_delivery_bytes_total");
