@@ -85,6 +85,8 @@ fn a_delivery_does_not_allocate() {
         Listeners { by_pattern: true, ..PLAIN },
         Listeners { format: FormatId::EVENTS, ..PLAIN },
         Listeners { format: FormatId::EVENTS, by_pattern: true, ..PLAIN },
+        Listeners { format: FormatId::RAW_DEFLATE, ..PLAIN },
+        Listeners { format: FormatId::JSON_DEFLATE, ..PLAIN },
     ];
     for listeners in rows {
         for messages in [1, 20] {
@@ -109,6 +111,23 @@ fn patterns_that_do_not_match_cost_no_allocation() {
     }
 }
 
+#[test]
+fn a_compression_allocates_its_frame_and_no_more() {
+    let compress = |payload: &[u8]| {
+        let mut draft = Draft::new(Topic::new("t").expect("a valid name"), Kind::Text, payload);
+        draft.deflate = true;
+        let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 1 }, 1);
+        let before = ALLOCATIONS.get();
+        message.frame(FormatId::RAW_DEFLATE);
+        ALLOCATIONS.get() - before
+    };
+    // The thread's compressor, and its buffer.
+    assert!(compress(&[b'x'; 4096]) > 1);
+    for len in [128, 1_000, 4_096] {
+        assert_eq!(compress(&vec![b'x'; len]), 1, "{len} bytes");
+    }
+}
+
 /// How often a pass of `messages` to `subscribers` allocates, and a pass before it has made the topic known.
 fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
     let Listeners { format, by_pattern, unrelated_patterns } = listeners;
@@ -120,7 +139,7 @@ fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
     };
     let mut shard = Shard::new(limits, Epoch::new(1), |_| TopicSettings::default());
     for _ in 0..subscribers {
-        let id = shard.connect(format, format != FormatId::RAW);
+        let id = shard.connect(format, format.plain() != FormatId::RAW);
         if by_pattern {
             shard.subscribe_pattern(id, &pattern("ticker.*"), Wish::AsTopic, [])
         } else {
@@ -134,7 +153,8 @@ fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
         shard.subscribe_pattern(id, &other, Wish::AsTopic, []).expect("within the bounds");
     }
     let message = |offset| {
-        let draft = Draft::new(topic.clone(), Kind::Json, br#"{"bid":"64000.10"}"#);
+        let mut draft = Draft::new(topic.clone(), Kind::Json, br#"{"bid":"64000.10"}"#);
+        draft.deflate = true;
         Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
     };
     let mut report = Report::default();

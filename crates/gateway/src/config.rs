@@ -40,6 +40,7 @@ pub struct TopicRule {
     last_value: Option<bool>,
     replay: ReplayRule,
     stale_after: Option<Duration>,
+    deflate: bool,
 }
 
 /// `replay = false`, or bounds of its own.
@@ -60,6 +61,8 @@ pub struct TopicSettings {
     pub retention: Retention,
     /// A topic silent for longer is stale.
     pub stale_after: Option<Duration>,
+    /// Its messages are compressed for WebSockets that negotiated that.
+    pub deflate: bool,
 }
 
 /// What is wrong with a configuration: one line per error.
@@ -121,7 +124,13 @@ impl Config {
                 replay: (!replay.off).then_some(limits),
             },
             stale_after: rule.and_then(|rule| rule.stale_after),
+            deflate: rule.is_some_and(|rule| rule.deflate),
         }
+    }
+
+    /// Whether any topic may be compressed: else nobody is offered it.
+    pub fn deflates(&self) -> bool {
+        self.topics.iter().any(|rule| rule.deflate)
     }
 
     fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
@@ -222,7 +231,7 @@ impl Config {
 
 fn topic_rule(table: &Table) -> Result<TopicRule, String> {
     let (mut pattern, mut slow, mut last_value) = (None, None, None);
-    let (mut replay, mut stale_after) = (ReplayRule::default(), None);
+    let (mut replay, mut stale_after, mut deflate) = (ReplayRule::default(), None, false);
     for (key, value) in table {
         match (key.as_str(), value) {
             ("match", Value::String(text)) => {
@@ -237,6 +246,7 @@ fn topic_rule(table: &Table) -> Result<TopicRule, String> {
                 });
             }
             ("last_value", Value::Boolean(keeps)) => last_value = Some(*keeps),
+            ("deflate", Value::Boolean(on)) => deflate = *on,
             ("replay", Value::Boolean(on)) => replay.off = !on,
             ("replay", Value::Table(table)) => {
                 replay = replay_rule(table).map_err(|error| format!("replay.{error}"))?;
@@ -246,13 +256,13 @@ fn topic_rule(table: &Table) -> Result<TopicRule, String> {
                 stale_after = Some(time.map_err(|error| format!("stale_after: {error}"))?);
             }
             ("match" | "slow", _) => return Err(format!("{key}: not a string")),
-            ("last_value", _) => return Err(format!("{key}: neither true nor false")),
+            ("last_value" | "deflate", _) => return Err(format!("{key}: neither true nor false")),
             ("replay", _) => return Err(format!("{key}: neither true, false nor a table")),
             _ => return Err(format!("{key}: unknown key")),
         }
     }
     let pattern = pattern.ok_or("match: missing")?;
-    Ok(TopicRule { pattern, slow, last_value, replay, stale_after })
+    Ok(TopicRule { pattern, slow, last_value, replay, stale_after, deflate })
 }
 
 fn replay_rule(table: &Table) -> Result<ReplayRule, String> {
@@ -306,6 +316,7 @@ mod tests {
             match = "echo"
             last_value = false
             replay = false
+            deflate = true
             "#,
         )
         .unwrap();
@@ -317,6 +328,7 @@ mod tests {
         let replay = ReplayLimits { messages_max: 5, age_max: Duration::from_secs(1), bytes_max: 1 << 20 };
         assert_eq!(ticker.retention.replay, Some(replay));
         assert_eq!(settings("echo").retention, Retention { last_value: false, replay: None });
+        assert!(settings("echo").deflate && !ticker.deflate && config.deflates());
         let other = settings("other");
         assert_eq!((other.slow, other.retention.last_value), (SlowPolicy::Disconnect, true));
         assert_eq!(other.retention.replay.map(|replay| replay.messages_max), Some(1_000));
@@ -347,6 +359,7 @@ mod tests {
         check("[[topics]]\nmatch = \"a..b\"", &["topics[0].match: \"a..b\""]);
         check("[[topics]]\nmatch = \"a\"\nslow = \"never\"", &["topics[0].slow: \"never\""]);
         check("[[topics]]\nmatch = \"a\"\nlast = 1", &["topics[0].last: unknown key"]);
+        check("[[topics]]\nmatch = \"a\"\ndeflate = 6", &["topics[0].deflate: neither true nor false"]);
         check("[[topics]]\nmatch = \"a\"\nreplay = 1", &["topics[0].replay: neither"]);
         check("[[topics]]\nmatch = \"a\"\nreplay = { age = 1 }", &["topics[0].replay.age: \"1\""]);
     }

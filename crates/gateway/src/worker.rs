@@ -16,6 +16,7 @@ use fanfare_fanout::{
 };
 use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
+use fanfare_wire::websocket::deflate;
 use fanfare_wire::{Draft, FormatId, Topic};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -162,7 +163,11 @@ impl Worker {
     // === publish ===
 
     /// Gives drafts their places and sends them on their way.
-    pub(crate) fn publish(&self, topic: &Topic, drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
+    pub(crate) fn publish(&self, topic: &Topic, mut drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
+        let config = &self.shared.config;
+        if config.deflates() && config.settings(topic).deflate {
+            drafts.iter_mut().for_each(|draft| draft.deflate = true);
+        }
         let messages = drafts.len() as u64;
         let bytes = drafts.iter().map(|draft| draft.payload_bytes() as u64).sum();
         let admitted = self.shared.dispatch.publish(self.index, topic, drafts)?;
@@ -176,11 +181,11 @@ impl Worker {
     /// Makes a socket a subscriber.
     pub(crate) fn connect(&self, stream: TcpStream, format: FormatId, permit: Permit) -> Rc<Connection> {
         // The raw format has no words for a gap.
-        let takes_gaps = format != FormatId::RAW;
+        let takes_gaps = format.plain() != FormatId::RAW;
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
         let connection = Rc::new(Connection::new(id, stream, format, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
-        self.counters().subscribers(format).add(1);
+        self.counters().connected(format);
         connection
     }
 
@@ -194,7 +199,7 @@ impl Worker {
         self.shard.borrow_mut().disconnect(connection.id, &mut left);
         self.connections.borrow_mut().remove(connection.id);
         self.leave(&left);
-        self.counters().subscribers(connection.format).subtract(1);
+        self.counters().disconnected(connection.format);
         self.counters().closes[reason.index()].add(1);
         tracing::debug!(client = %client_name(self.index, connection.id), reason = reason.label(), "closed");
     }
@@ -209,7 +214,7 @@ impl Worker {
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
-            if reason == DisconnectReason::Draining && connection.format == FormatId::JSON {
+            if reason == DisconnectReason::Draining && connection.format.plain() == FormatId::JSON {
                 let code = reason.code(true).0;
                 let bye =
                     Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
@@ -262,6 +267,10 @@ impl Worker {
         counters.writes.add(std::mem::take(&mut report.writes));
         counters.dropped.add(std::mem::take(&mut report.dropped));
         counters.conflated.add(std::mem::take(&mut report.conflated));
+        let deflated = deflate::take_counts();
+        counters.deflated.add(deflated.messages);
+        counters.deflate_bytes_in.add(deflated.bytes_in);
+        counters.deflate_bytes_out.add(deflated.bytes_out);
         counters.blocked.add(report.blocked.len() as u64);
         self.count_outboxes();
         if self.shared.outbox_bytes() > self.shared.config.limits.outbox_budget as u64 {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use fanfare_wire::FormatId;
 use fanfare_wire::websocket::{Parser, ParserLimits};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -21,15 +22,17 @@ use crate::worker::Worker;
 /// After this many reads a session lets the others go on.
 const READS_PER_POLL: usize = 4;
 
-/// Runs a connection from its handshake to its end. `read_ahead` are bytes that came together with the request.
+/// Runs a connection from its handshake to its end. `read_ahead` are bytes that came together with the request; `format` is the
+/// endpoint's, or that under permessage-deflate.
 pub(crate) async fn run(
     worker: Rc<Worker>,
     stream: TcpStream,
     read_ahead: Bytes,
     endpoint: Endpoint,
+    format: FormatId,
     permit: Permit,
 ) {
-    let connection = worker.connect(stream, endpoint.format(), permit);
+    let connection = worker.connect(stream, format, permit);
     let mut socket = WebSocket {
         session: Session::new(endpoint),
         parser: Parser::new(),
@@ -116,6 +119,7 @@ impl WebSocket<'_> {
         let limits = ParserLimits {
             message_bytes_max: limits.message_bytes,
             fragments_max: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
+            deflate: self.connection.format != self.connection.format.plain(),
         };
         let mut events = self.parser.feed(bytes, limits);
         while let Some(event) = events.next() {
