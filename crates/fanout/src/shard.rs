@@ -229,6 +229,11 @@ impl Shard {
         covered
     }
 
+    /// The same name, in the one copy that the topic's subscribers here share, if it has any.
+    pub fn shared_name(&self, topic: Topic) -> Topic {
+        self.by_name.get_key_value(&topic).map_or(topic, |(name, _)| name.clone())
+    }
+
     /// Unties a subscriber. `None` if it was not tied.
     pub fn unsubscribe(&mut self, id: SubscriberId, name: &Name) -> Option<Unsubscribed> {
         let audience = match name {

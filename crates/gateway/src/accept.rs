@@ -123,10 +123,10 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
         (Ok(()), Some(Upgrade::WebSocket(endpoint))) => {
-            drop(spawn_local(websocket::run(Rc::clone(&worker), stream, parts.read_buf, endpoint, permit)));
+            drop(spawn_local(websocket::open(Rc::clone(&worker), stream, parts.read_buf, endpoint, permit)));
         }
         (Err(_), Some(Upgrade::Stream(request))) => {
-            drop(spawn_local(http_stream::run(Rc::clone(&worker), stream, request, permit)));
+            drop(spawn_local(http_stream::open(Rc::clone(&worker), stream, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
             write_now(
