@@ -383,6 +383,11 @@ impl Shard {
         self.subscriber(id).is_some_and(|subscriber| !subscriber.outbox.is_empty())
     }
 
+    /// Lets a subscriber that waits for the next pass keep no memory for that, if nothing waits for its socket.
+    pub fn rest(&mut self, id: SubscriberId) {
+        self.with_outbox(id, Outbox::rest);
+    }
+
     /// How many subscribers there are.
     pub fn len(&self) -> usize {
         self.subscribers.len()
