@@ -148,3 +148,14 @@ impl Inbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_fits_a_small_task() {
+        // tokio adds 104 bytes to a task's future, and rounds up to a multiple of 128.
+        assert!(size_of::<WebSocket>() + 104 <= 256, "{}", size_of::<WebSocket>());
+    }
+}
