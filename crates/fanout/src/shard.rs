@@ -229,6 +229,11 @@ impl Shard {
         covered
     }
 
+    /// The same name, in the one copy that the topic's subscribers here share, if it has any.
+    pub fn shared_name(&self, topic: Topic) -> Topic {
+        self.by_name.get_key_value(&topic).map_or(topic, |(name, _)| name.clone())
+    }
+
     /// Unties a subscriber. `None` if it was not tied.
     pub fn unsubscribe(&mut self, id: SubscriberId, name: &Name) -> Option<Unsubscribed> {
         let audience = match name {
@@ -376,6 +381,11 @@ impl Shard {
     /// Whether something waits for the subscriber's socket.
     pub fn is_waiting(&self, id: SubscriberId) -> bool {
         self.subscriber(id).is_some_and(|subscriber| !subscriber.outbox.is_empty())
+    }
+
+    /// Lets a subscriber that waits for the next pass keep no memory for that, if nothing waits for its socket.
+    pub fn rest(&mut self, id: SubscriberId) {
+        self.with_outbox(id, Outbox::rest);
     }
 
     /// How many subscribers there are.

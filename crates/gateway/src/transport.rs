@@ -62,7 +62,10 @@ pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &
             connection.awaiting_pong.set(false);
         }
         match worker.flush_some(connection.id) {
-            Flushed::Empty => break,
+            Flushed::Empty => {
+                worker.shard.borrow_mut().rest(connection.id);
+                break;
+            }
             Flushed::More => {
                 context.waker().wake_by_ref();
                 return true;
