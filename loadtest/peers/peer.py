@@ -93,7 +93,11 @@ class Peer:
         return path
 
     def run(self, command, **environment):
-        """Starts a child. What it says is kept, and told when it ends by itself."""
+        """Starts a child. What it says is kept, and told when it ends by itself.
+
+        Of our environment it gets little: some servers take PORT, HOST or DEBUG for their configuration.
+        """
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         said = (self.state / f"said-{len(self.children)}").open("wb")
         child = subprocess.Popen(
             [str(word) for word in command],
@@ -101,7 +105,7 @@ class Peer:
             stdout=said,
             stderr=said,
             cwd=self.state,
-            env=os.environ | {name: str(value) for name, value in environment.items()},
+            env=kept | {name: str(value) for name, value in environment.items()},
             start_new_session=True,
             preexec_fn=_in_child,
         )
