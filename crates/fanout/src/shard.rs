@@ -18,6 +18,7 @@ use crate::outbox::{Outbox, OutboxLimits};
 use crate::pacing::Timers;
 use crate::replay::{Beginning, Replay};
 use crate::slow_consumer::Eviction;
+use crate::step::{Due, STEP_MAX};
 use crate::subscriber::{Joining, Subscriber, SubscriberId, Subscription};
 
 /// The bounds of a shard.
@@ -81,6 +82,8 @@ pub struct Shard {
     joiners: Vec<SubscriberId>,
     pub(crate) timers: Timers,
     pub(crate) silence: crate::silence::Silence,
+    /// Empty between steps.
+    pub(crate) dues: Vec<Due<'static>>,
 }
 
 impl Shard {
@@ -106,6 +109,7 @@ impl Shard {
             joiners: Vec::new(),
             timers: Timers::new(),
             silence: crate::silence::Silence::default(),
+            dues: Vec::with_capacity(STEP_MAX),
         }
     }
 

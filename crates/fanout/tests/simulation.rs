@@ -167,7 +167,10 @@ impl World {
             pass_is_silent: false,
             to_wake: HashSet::new(),
             woken: HashSet::new(),
-            sockets: Sockets::default(),
+            sockets: Sockets {
+                shuffles: random.chance(50).then(|| Random::new(seed + 1)),
+                ..Sockets::default()
+            },
             clients: Vec::new(),
             gone: Vec::new(),
             report: Report::default(),
@@ -1033,6 +1036,9 @@ impl World {
         }
         self.check();
         self.seen.conflated += self.report.conflated;
+        let shuffles = self.sockets.shuffles.is_some();
+        *(if shuffles { &mut self.seen.steps_shuffled } else { &mut self.seen.steps_in_order }) +=
+            self.sockets.together;
         assert_eq!((self.shard.len(), self.shard.topics(), self.shard.patterns()), (0, 0, 0));
         assert_eq!((self.shard.outbox_bytes(), *self.shard.outboxes()), (0, Default::default()));
     }
