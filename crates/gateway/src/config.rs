@@ -15,6 +15,7 @@ use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
 use crate::units;
+use crate::writer;
 
 /// What the gateway was told.
 #[derive(Debug, Clone)]
@@ -25,10 +26,24 @@ pub struct Config {
     pub admin: SocketAddr,
     /// How many workers; each is a thread with its own listener, runtime and shard.
     pub workers: usize,
+    /// How passes are written to sockets.
+    pub writer: WriterChoice,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
     pub topics: Vec<TopicRule>,
+}
+
+/// How passes are written to sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriterChoice {
+    /// Through io_uring where that is to be had.
+    #[default]
+    Auto,
+    /// Through io_uring.
+    Ring,
+    /// By a system call for each socket.
+    Inline,
 }
 
 /// What holds for the topics that match a pattern. What it leaves out has the default.
@@ -78,6 +93,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
+            writer: WriterChoice::default(),
             limits: Limits::default(),
             topics: Vec::new(),
         }
@@ -155,7 +171,7 @@ impl Config {
                 }
                 ("limits", _) => errors.push("limits: not a table".into()),
                 ("topics", _) => errors.push("topics: not an array of tables".into()),
-                ("listen" | "admin" | "workers", value) => {
+                ("listen" | "admin" | "workers" | "writer", value) => {
                     if let Err(error) = scalar(value).and_then(|text| self.set(key, &text)) {
                         errors.push(format!("{key}: {error}"));
                     }
@@ -177,6 +193,14 @@ impl Config {
                 self.workers = units::Count(text)?;
                 if self.workers > ShardSet::SHARDS_MAX {
                     return Err(format!("at most {} workers", ShardSet::SHARDS_MAX));
+                }
+            }
+            "writer" => {
+                self.writer = match text {
+                    "auto" => WriterChoice::Auto,
+                    "ring" => WriterChoice::Ring,
+                    "inline" => WriterChoice::Inline,
+                    _ => return Err(format!("{text:?} is not auto, ring or inline")),
                 }
             }
             _ => {
@@ -216,6 +240,11 @@ impl Config {
         }
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
+        }
+        if self.writer == WriterChoice::Ring
+            && let Err(reason) = writer::probe()
+        {
+            errors.push(format!("writer: {reason}"));
         }
     }
 }

@@ -94,6 +94,9 @@ pub(crate) struct Counters {
     pub(crate) deliveries: Counter,
     pub(crate) delivery_bytes: Counter,
     pub(crate) writes: Counter,
+    pub(crate) submissions: Counter,
+    /// 1 of a worker that has a ring.
+    pub(crate) rings: Counter,
     pub(crate) dropped: Counter,
     pub(crate) blocked: Counter,
     pub(crate) conflated: Counter,
@@ -150,6 +153,11 @@ impl Page {
             sample(MetricType::GAUGE, Some(("transport", "json")), sum(|c| &c.json_connections)),
             sample(MetricType::GAUGE, Some(("transport", "stream")), sum(|c| &c.stream_connections)),
         ];
+        let rings = sum(|c| &c.rings);
+        let writers = [
+            sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
+            sample(MetricType::GAUGE, Some(("writer", "inline")), shared.counters.len() as f64 - rings),
+        ];
         vec![
             family(
                 "fanfare_connections",
@@ -197,8 +205,19 @@ impl Page {
             ),
             counter(
                 "fanfare_writes_total",
-                "System calls that wrote to subscribers' sockets.",
+                "Writes to subscribers' sockets, each a system call or part of a submission.",
                 sum(|c| &c.writes),
+            ),
+            counter(
+                "fanfare_submissions_total",
+                "System calls that submitted writes to io_uring.",
+                sum(|c| &c.submissions),
+            ),
+            family(
+                "fanfare_writers",
+                "Workers, by how they write to sockets.",
+                MetricType::GAUGE,
+                writers.into(),
             ),
             counter(
                 "fanfare_dropped_messages_total",
