@@ -37,7 +37,14 @@ impl From<Error> for Unavailable {
 }
 
 /// Opens a ring, and sends through it.
+///
+/// On a thread of its own, because the end of a ring interrupts what the thread that had it waits for.
 pub(crate) fn probe() -> Result<(), Unavailable> {
+    let probing = std::thread::spawn(try_one);
+    probing.join().unwrap_or(Err(Unavailable::Misbehaves("makes the probe panic")))
+}
+
+fn try_one() -> Result<(), Unavailable> {
     let id = SubscriberId { slot: 0, generation: 1 };
     let (ours, mut theirs) = UnixStream::pair()?;
     theirs.set_nonblocking(true)?;

@@ -246,7 +246,7 @@ mod tests {
         Findings {
             scenario,
             target: Target { url: "http://h:1".into(), adapter: "fanfare".into(), server: "Fanfare".into() },
-            pid: None,
+            pids: Vec::new(),
             connected: 3,
             connect_seconds: 0.1,
             tallies: vec![tally(&[10, 10]), tally(&[4])],
@@ -257,6 +257,8 @@ mod tests {
             due_in_window: 10.0,
             resident_before: None,
             resident_connected: None,
+            resident_peak: None,
+            kernel_socket_bytes: None,
             cut_off: false,
             partial: None,
             series: Vec::new(),
