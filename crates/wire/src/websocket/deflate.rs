@@ -9,8 +9,8 @@
 //! ```
 //!
 //! # Owner        the thread
-//! # Bounds       one compressor (175 KiB, and a buffer of up to 128 KiB) and one inflater (63 KiB) for each thread that needs
-//!                them; what a message inflates to is cut at the bound, before it is kept
+//! # Bounds       one compressor (175 KiB, and a buffer of up to 128 KiB) and one inflater (63 KiB) a thread; what a message
+//! inflates to is cut at the bound, before it is kept
 
 use std::cell::{Cell, RefCell};
 
