@@ -141,8 +141,8 @@ fn a_knee_shows_what_held_and_what_broke() {
     assert!(main.contains("The next step did not hold: p99 59 ms &gt; 50 ms."));
     assert!(main.contains("7 of 8 steps held: 57,150,000 messages arrived, once and in order, none lost."));
     assert_eq!(
-        (count(&main, "badge broke"), count(&main, "badge failed")),
-        (2, 0),
+        (count(&main, ">Broke<"), count(&main, ">Held<"), count(&main, "badge failed")),
+        (2, 14, 0),
         "in the table and at the step"
     );
     let bend = main.split_once("Where it bends").unwrap().1.split_once("The steps").unwrap().0;

@@ -19,7 +19,7 @@ pub(super) fn judge(step: &mut Run, bounds: &KneeBounds) {
     if lost > bounds.lost {
         problems.push(format!("lost {} > {}", grouped(lost as f64), grouped(bounds.lost as f64)));
     }
-    problems.extend(not_accepted(&step.publish));
+    problems.extend(not_sent_or_taken(&step.publish));
     problems.extend(step.problems.drain(..).filter(|problem| !problem.ends_with(LOST)));
     if !problems.is_empty() && step.generator.was_bottleneck {
         let why = step.generator.bottleneck.join(", ");
@@ -30,7 +30,7 @@ pub(super) fn judge(step: &mut Run, bounds: &KneeBounds) {
 }
 
 /// Why the rate was not the one that was asked for.
-fn not_accepted(publish: &Publish) -> Vec<String> {
+fn not_sent_or_taken(publish: &Publish) -> Vec<String> {
     let mut problems = Vec::new();
     let (asked, achieved) = (publish.asked_per_second, publish.achieved_per_second);
     if achieved < asked * ACHIEVED_MIN {
@@ -43,7 +43,7 @@ fn not_accepted(publish: &Publish) -> Vec<String> {
             .map(|(status, count)| format!(", {} posts with {status}", grouped(*count as f64)))
             .collect();
         problems.push(format!(
-            "{} messages were not accepted{}",
+            "{} messages were not acknowledged{}",
             grouped(unanswered as f64),
             others.concat()
         ));

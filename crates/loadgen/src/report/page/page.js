@@ -7,7 +7,7 @@ const runs = report.runs ?? [];
 const broke = (run) => report.knee?.broke && runs.indexOf(run) >= report.knee.broke.run && !run.partial;
 const state = (run) =>
   broke(run) ? "broke" : run.problems?.length ? "failed" : run.partial ? "partial" : "passed";
-const WORDS = { passed: "Passed", failed: "Failed", partial: "Partial", broke: "Broke" };
+const WORDS = { passed: report.knee ? "Held" : "Passed", failed: "Failed", partial: "Partial", broke: "Broke" };
 const badge = (kind) => html("span", { class: `badge ${kind}` }, WORDS[kind]);
 const nameOf = (run) => run.scenario?.name ?? "run";
 const rateOf = (run) => perSecond(run.publish?.asked_per_second);
