@@ -123,11 +123,11 @@ def own_servers(scenario):
     gateway = [str(RELEASE / "fanfare"), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1",
                # It is ended after each run, and nobody needs to be told gently.
                "--drain-grace", "1ms", "--drain-window", "1ms"]
-    servers = [Server("floor", "floor: `send()` in a loop", floor)]
-    if "--writer" in words(GENERATOR, "floor", "--help"):
-        servers[0].command += ["--writer", "send"]
-        servers.append(Server("floor-uring", "floor: the same through io_uring", [*floor, "--writer", "io-uring"]))
-    servers.append(Server("fanfare", "**Fanfare**", gateway))
+    servers = [
+        Server("floor", "floor: `send()` in a loop", [*floor, "--writer", "send"]),
+        Server("floor-uring", "floor: the same through io_uring", [*floor, "--writer", "io-uring"]),
+        Server("fanfare", "**Fanfare**", gateway),
+    ]
     if "--writer" in words(gateway[0], "serve", "--help"):
         servers.append(Server("fanfare-inline", "**Fanfare**, `--writer inline`", [*gateway, "--writer", "inline"]))
     return servers
@@ -135,27 +135,11 @@ def own_servers(scenario):
 
 def load_command(scenario, running, report):
     """The generator's command line for one run."""
-    command = run_command if "\n  run " in words(GENERATOR, "--help") else quick_command
-    pids = (word for pid in running.pids for word in ("--pid", str(pid)))
-    return [GENERATOR, *command(scenario, running), "--url", f"http://{running.address}", *pids, "--json", str(report)]
-
-
-def run_command(scenario, running):
     adapter = ["--adapter", str(running.server.adapter)] if running.server.adapter else []
     publish = ["--publish", running.publish_address] if running.publish_address else []
-    return ["run", str(scenario.path), *adapter, *publish]
-
-
-def quick_command(scenario, running):
-    """For a generator that knows no adapters, and so only servers with Fanfare's own paths."""
-    if running.server.adapter and (running.publish_address or '"/topics/{topic}"' not in running.server.adapter.read_text()):
-        raise Trouble("needs a generator that reads adapters")
-    warmup, window, drain = scenario.seconds
-    return [
-        "quick", "--subscribers", str(scenario.subscribers), "--topics", str(scenario.topics),
-        "--rate", str(scenario.rate), "--batch", str(scenario.batch),
-        "--warmup", f"{warmup}s", "--duration", f"{window}s", "--drain", f"{drain}s",
-    ]
+    pids = (word for pid in running.pids for word in ("--pid", str(pid)))
+    return [GENERATOR, "run", str(scenario.path), *adapter, *publish, "--url", f"http://{running.address}", *pids,
+            "--json", str(report)]
 
 
 def generate(command, seconds_max):

@@ -73,8 +73,7 @@ def run_of(report):
     """A round's figures; `None` without a report."""
     if report is None:
         return None
-    # One report of several runs has them in a list; an older one is a run itself.
-    run = report["runs"][0] if "runs" in report else report
+    [run] = report["runs"]
     server, latency = run["server"] or {}, run["latency_us"]
     return Run(
         cpu_us=server.get("cpu_us_per_delivery"),

@@ -251,6 +251,20 @@ mod tests {
     }
 
     #[test]
+    fn those_of_the_other_servers_can_be_read() {
+        let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/../../loadtest/peers");
+        let files = std::fs::read_dir(peers).unwrap().map(|entry| entry.unwrap().path().join("adapter.toml"));
+        let files: Vec<_> = files.filter(|path| path.is_file()).collect();
+        assert!(!files.is_empty());
+        for file in files {
+            let adapter = Adapter::load(file.to_str().unwrap()).unwrap();
+            let folder = file.parent().unwrap().file_name().unwrap();
+            assert_eq!(folder, adapter.name.as_str());
+            assert!(adapter.subscribe.is_some() && !adapter.title.is_empty(), "{}", adapter.name);
+        }
+    }
+
+    #[test]
     fn an_adapter_says_how_each_frame_is_sent() {
         let text = r#"
             name = "x"

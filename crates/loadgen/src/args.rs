@@ -16,7 +16,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  everything passed
   1  a message was lost, repeated or out of order, a subscriber was disconnected, the run ended
-     before its time, the server could not be reached, or a comparison is past its bound
+     before its time, the server could not be reached, a comparison is past its bound, or no
+     step of a knee held
   2  the command line, a scenario or an adapter is wrong";
 
 /// Puts load on a Fanfare gateway, or another server, and checks that every message arrived.
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Quick(Box<Quick>),
     /// Runs scenarios: files, or bundled ones by their names
     Run(RunScenarios),
+    /// Raises the rate until p99 or loss passes a bound: the most deliveries per second that the server holds
+    Knee(Box<Knee>),
     /// Publishes a recording again, at the times it was made or faster
     Replay(Box<Replay>),
     /// The bundled scenarios
@@ -65,6 +68,9 @@ pub(crate) struct Common {
     /// How subscribers' sockets are read
     #[arg(long, value_enum, default_value_t = ReaderKind::Auto)]
     pub(crate) reader: ReaderKind,
+    /// Which segments those acknowledge who read at full pace
+    #[arg(long, value_enum, default_value_t = Acks::Each)]
+    pub(crate) acks: Acks,
     /// The report as JSON: to FILE, or without FILE to standard output in place of the text
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
@@ -131,11 +137,18 @@ pub(crate) struct Replay {
     pub(crate) common: Common,
 }
 
-/// The options of one run.
+/// The options of `quick`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Quick {
     #[command(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+/// What a scenario is made of where there is no file of it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Flags {
     /// Subscribers, spread over the topics
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
@@ -198,6 +211,36 @@ pub(crate) struct Quick {
     pub(crate) seed: u64,
 }
 
+/// The options of `knee`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Knee {
+    /// A bundled scenario by its name, or a file, in place of the flags of `quick`; its rates do not ramp
+    #[arg(conflicts_with = "Flags")]
+    pub(crate) scenario: Option<String>,
+    /// A step breaks with a p99 above this
+    #[arg(long, default_value = "50ms", value_name = "SPAN")]
+    pub(crate) p99: Span,
+    /// A step breaks with more messages lost than this
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) lost: u64,
+    /// Messages per second of the first step; without it, the scenario's
+    #[arg(long, value_name = "RATE")]
+    pub(crate) from: Option<f64>,
+    /// Each step's rate is so many times the one before
+    #[arg(long, default_value_t = 1.5)]
+    pub(crate) factor: f64,
+    /// Steps at most
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    pub(crate) steps_max: usize,
+    /// Of the steps, those between the highest rate that held and the lowest that broke
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) refine: usize,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
 /// The options of the floor.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Floor {
@@ -228,6 +271,14 @@ pub(crate) enum ReaderKind {
     IoUring,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Acks {
+    /// Each message's, as it is read: what Linux does by itself for a client that only reads
+    Each,
+    /// Every second one, as for a client that also talks: it costs the generator, and so the machine, less
+    Second,
+}
+
 /// The options of a page.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Page {
@@ -245,7 +296,7 @@ pub(crate) struct Target {
     pub(crate) authority: String,
 }
 
-impl Quick {
+impl Flags {
     /// The scenario that the flags say, or what is wrong with them.
     pub(crate) fn scenario(&self) -> Result<Scenario, String> {
         let rule = |holds: bool, text: &str| if holds { Ok(()) } else { Err(text.to_owned()) };
@@ -405,12 +456,26 @@ mod tests {
     }
 
     #[test]
+    fn a_knee_is_of_a_scenario_or_of_flags() {
+        let check = |flags: &str, expect: bool| {
+            let args =
+                Args::try_parse_from(["fanfare-load", "knee"].into_iter().chain(flags.split_whitespace()));
+            assert_eq!(args.is_ok(), expect, "{flags}");
+        };
+        check("", true);
+        check("ramp --from 10 --p99 1ms --url http://a:1", true);
+        check("--subscribers 3 --from 10", true);
+        check("ramp --subscribers 3", false);
+        check("ramp --duration 1s", false);
+    }
+
+    #[test]
     fn options_that_contradict_each_other_are_refused() {
         let check = |flags: &str, expect: &str| {
             let args =
                 Args::try_parse_from(["fanfare-load", "quick"].into_iter().chain(flags.split(' '))).unwrap();
             let Command::Quick(quick) = args.command else { panic!("quick was asked for") };
-            let found = quick.scenario().err().unwrap_or_default();
+            let found = quick.flags.scenario().err().unwrap_or_default();
             assert!(found.contains(expect) && found.is_empty() == expect.is_empty(), "{flags}: {found}");
         };
         check("--rate 0", "");

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use crate::adapter::Adapter;
 use crate::args::{Common, RunScenarios};
+use crate::reader::Reading;
 use crate::recording::Recorded;
 use crate::report::{self, Report, page};
 use crate::run::{self, Against};
@@ -41,30 +42,24 @@ pub(crate) fn run_scenarios(options: &RunScenarios) -> anyhow::Result<bool> {
 
 /// Runs scenarios one after another, and reports.
 pub(crate) fn run(common: &Common, mut scenarios: Vec<Scenario>) -> anyhow::Result<bool> {
-    let adapter = match &common.adapter {
-        Some(file) => Adapter::load(file)?,
-        None => Adapter::fanfare(),
-    };
+    let against = against(common)?;
     let mut recordings = Vec::new();
     for scenario in &mut scenarios {
         let recorded = recording(scenario)?;
         scenario.check().map_err(|problem| Refused(format!("{}: {problem}", scenario.name)))?;
-        can_run(&adapter, scenario)?;
+        can_run(&against.adapter, scenario)?;
         recordings.push(recorded);
     }
-    let against = Against {
-        url: common.url.clone(),
-        adapter,
-        publish: common.publish,
-        pids: common.pids.clone(),
-        reader: common.reader,
-    };
     let interrupted = run::interrupt_flag()?;
     let started = report::now();
     let (mut runs, mut partial) = (Vec::new(), None);
     let all = scenarios.len();
     for (scenario, recorded) in scenarios.iter().zip(recordings) {
-        match run::run(scenario, recorded, &against, &interrupted) {
+        let shown = match all {
+            1 => scenario.name.clone(),
+            _ => format!("{}, {} of {all}", scenario.name, runs.len() + 1),
+        };
+        match run::run(scenario, recorded, &against, shown, &interrupted) {
             Ok(run) => {
                 let ends = run.partial.is_some() || interrupted.load(Relaxed);
                 runs.push(run);
@@ -88,6 +83,21 @@ pub(crate) fn run(common: &Common, mut scenarios: Vec<Scenario>) -> anyhow::Resu
     Ok(report.passed)
 }
 
+/// The server that the command line names, and how it is spoken to.
+pub(crate) fn against(common: &Common) -> Result<Against, Refused> {
+    let adapter = match &common.adapter {
+        Some(file) => Adapter::load(file)?,
+        None => Adapter::fanfare(),
+    };
+    Ok(Against {
+        url: common.url.clone(),
+        adapter,
+        publish: common.publish,
+        pids: common.pids.clone(),
+        reader: Reading { kind: common.reader, acks: common.acks },
+    })
+}
+
 /// The recording that a scenario names, and whose topics are then the scenario's.
 fn recording(scenario: &mut Scenario) -> Result<Option<Arc<Recorded>>, Refused> {
     let Some(recording) = scenario.publishers.iter().find_map(|group| group.recording.as_ref()) else {
@@ -104,7 +114,7 @@ fn recording(scenario: &mut Scenario) -> Result<Option<Arc<Recorded>>, Refused> 
 }
 
 /// Whether the adapter's server can take part in a scenario.
-fn can_run(adapter: &Adapter, scenario: &Scenario) -> Result<(), Refused> {
+pub(crate) fn can_run(adapter: &Adapter, scenario: &Scenario) -> Result<(), Refused> {
     if let Some(why) = adapter.cannot.get(&scenario.name) {
         return Err(Refused(format!("{} cannot run {}: {why}", adapter.shown(), scenario.name)));
     }
@@ -123,7 +133,7 @@ fn can_run(adapter: &Adapter, scenario: &Scenario) -> Result<(), Refused> {
 
 /// Prints the text, or the JSON in its place, and writes the JSON and the page. The text is there also when a file cannot be
 /// written.
-fn tell(report: &Report, common: &Common) -> anyhow::Result<()> {
+pub(crate) fn tell(report: &Report, common: &Common) -> anyhow::Result<()> {
     let json = common.json.as_deref();
     let text = match json {
         Some(file) if file == Path::new("-") => serde_json::to_string_pretty(report)? + "\n",

@@ -6,13 +6,14 @@
 //!     adapter ───►      │                               check (track) and count (recorder)
 //!                       ├─► publisher threads: what is due (schedule) is written (outgoing)
 //!                       └─► report: text and JSON, with the server's CPU and memory (process)
+//!     knee ───► runs with a growing rate, until a bound is passed
 //!     floor ───► a server that only writes, to compare with
 //!     page, compare, schema: what is made of reports that were kept
 //! ```
 //!
 //! Exit code: 0 when all went well; 1 when a message was lost, came twice or out of order, a subscriber was
-//! disconnected, the run ended before its time, the server could not be reached, or a comparison is past its bound; 2 when
-//! the command line, a scenario or an adapter is wrong.
+//! disconnected, the run ended before its time, the server could not be reached, a comparison is past its bound, or not even
+//! the first step of a knee held; 2 when the command line, a scenario or an adapter is wrong.
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ mod floor;
 mod foreign;
 mod http;
 mod incoming;
+mod knee;
 mod ledger;
 mod lines;
 mod load;
@@ -65,11 +67,12 @@ const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
-        Command::Quick(options) => match options.scenario() {
+        Command::Quick(options) => match options.flags.scenario() {
             Ok(scenario) => commands::run(&options.common, vec![scenario]),
             Err(problem) => Args::command().error(ErrorKind::ValueValidation, problem).exit(),
         },
         Command::Run(options) => commands::run_scenarios(&options),
+        Command::Knee(options) => knee::run(&options),
         Command::Replay(options) => commands::run(&options.common, vec![options.scenario()]),
         Command::List => {
             print!("{}", scenario::list());

@@ -9,7 +9,7 @@ use crate::view::{Moment, Use, View};
 #[derive(Debug)]
 pub(crate) struct Meter {
     view: View,
-    /// The name of the run.
+    /// Which run it is.
     run: String,
     asked: u64,
     generator: Watch,
@@ -24,8 +24,9 @@ impl Meter {
         Self { view: View::new(), run, asked, generator, last }
     }
 
-    /// Shows that `stage` is done to the part `done` of 1, and the last half second, if it is time to.
-    pub(crate) fn show(&mut self, stage: &str, done: f64, point: Option<&Point>) {
+    /// Shows that `stage` is done to the part `done` of 1, the last half second, and the gaps that were announced where they
+    /// are, if it is time to.
+    pub(crate) fn show(&mut self, stage: &str, done: f64, point: Option<&Point>, gaps: Option<u64>) {
         if self.view.due().is_none() {
             return;
         }
@@ -35,6 +36,7 @@ impl Meter {
             stage,
             done,
             asked: self.asked,
+            gaps,
             generator,
             generator_is_busy: busiest.is_some_and(|share| share > BUSY_MAX),
             ..Moment::default()

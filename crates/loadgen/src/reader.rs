@@ -11,9 +11,10 @@
 //! # Acknowledgements
 //!
 //! Where a client only reads, Linux sends an acknowledgement for each small message the moment it is read, and on one
-//! machine the way of that segment up to the server's socket is the reader's time: more than half of it. So who is
-//! streamed acknowledges every second segment (RFC 9293, section 3.8.6.3), as one that also talks does by itself. The
-//! kernel drops that mode whenever an acknowledgement had to wait for its timer; it is set anew every so many reads.
+//! machine the way of that segment up to the server's socket is the reader's time: more than half of it. With
+//! [`Acks::Second`] who is streamed acknowledges every second segment (RFC 9293, section 3.8.6.3), as one that also talks
+//! does by itself. The kernel drops that mode whenever an acknowledgement had to wait for its timer; it is set anew every
+//! so many reads.
 //!
 //! # Owner        one thread, the one that first waits
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use crate::args::ReaderKind;
+use crate::args::{Acks, ReaderKind};
 use crate::schedule::Clock;
 
 use epoll::Epoll;
@@ -35,11 +36,19 @@ mod ring;
 /// A system call each time, so not for every read.
 const READS_PER_ACK_MODE: u8 = 8;
 
+/// How sockets are to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) kind: ReaderKind,
+    pub(crate) acks: Acks,
+}
+
 /// Reads the sockets of one thread.
 #[derive(Debug)]
 pub(crate) struct Reader {
     way: Way,
-    /// By key: reads until the mode of acknowledging is set; zero for those who are not streamed.
+    acks: Acks,
+    /// By key: reads until the mode of acknowledging is set; zero for those whose mode is the kernel's.
     reads_left: Vec<u8>,
 }
 
@@ -74,8 +83,8 @@ pub(crate) trait Sockets {
 
 impl Reader {
     /// A reader of the asked kind. Where the kernel has or permits no io_uring, `Auto` means epoll.
-    pub(crate) fn new(kind: ReaderKind, clock: Clock) -> io::Result<Self> {
-        let way = match kind {
+    pub(crate) fn new(reading: Reading, clock: Clock) -> io::Result<Self> {
+        let way = match reading.kind {
             ReaderKind::Epoll => Way::Epoll(Epoll::new(clock)?),
             ReaderKind::IoUring => Way::Ring(Ring::new(clock)?),
             ReaderKind::Auto => match Ring::new(clock) {
@@ -83,7 +92,7 @@ impl Reader {
                 Err(_) => Way::Epoll(Epoll::new(clock)?),
             },
         };
-        Ok(Self { way, reads_left: Vec::new() })
+        Ok(Self { way, acks: reading.acks, reads_left: Vec::new() })
     }
 
     /// Begins with a socket whose connection is being made.
@@ -101,7 +110,10 @@ impl Reader {
 
     /// What comes for `key` may be received ahead from now on, into the reader's own memory.
     pub(crate) fn stream(&mut self, key: usize) {
-        self.reads_left[key] = 1;
+        self.reads_left[key] = match self.acks {
+            Acks::Each => 0,
+            Acks::Second => 1,
+        };
         if let Way::Ring(ring) = &mut self.way {
             ring.stream(key);
         }
@@ -191,9 +203,9 @@ mod tests {
     }
 
     impl Crowd {
-        fn new(kind: ReaderKind) -> Option<Self> {
+        fn new(reading: Reading) -> Option<Self> {
             // Containers often forbid io_uring.
-            let reader = Reader::new(kind, Clock::start()).ok()?;
+            let reader = Reader::new(reading, Clock::start()).ok()?;
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             Some(Self { reader, listener, sockets: Slab::new(), ends: Vec::new() })
         }
@@ -242,7 +254,9 @@ mod tests {
     }
 
     fn each_kind(check: impl Fn(Crowd)) {
-        [ReaderKind::Epoll, ReaderKind::IoUring].into_iter().filter_map(Crowd::new).for_each(check);
+        for (kind, acks) in [(ReaderKind::Epoll, Acks::Second), (ReaderKind::IoUring, Acks::Each)] {
+            Crowd::new(Reading { kind, acks }).into_iter().for_each(&check);
+        }
     }
 
     #[test]

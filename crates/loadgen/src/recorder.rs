@@ -85,6 +85,8 @@ pub(crate) struct Counters {
     pub(crate) delivered: AtomicU64,
     /// Messages older than the newest that have not come.
     pub(crate) holes: AtomicU64,
+    /// Gaps that the server announced.
+    pub(crate) gaps: AtomicU64,
     /// Subscribers that miss something once publishing is over; `u64::MAX` before it was looked.
     pub(crate) incomplete: AtomicU64,
     /// Latencies since they were last taken.
@@ -101,6 +103,7 @@ impl Counters {
             ended: zero(),
             delivered: zero(),
             holes: zero(),
+            gaps: zero(),
             incomplete: AtomicU64::new(u64::MAX),
             recent: Mutex::new(histogram(2)),
         }
@@ -236,6 +239,7 @@ impl Recorder {
     pub(crate) fn publish_counts(&self) {
         self.counters.delivered.store(self.tally.delivered, Relaxed);
         self.counters.holes.store(self.holes, Relaxed);
+        self.counters.gaps.store(self.tally.gaps, Relaxed);
     }
 
     /// Hands over the latencies since the last call.

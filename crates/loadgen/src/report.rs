@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::Scenario;
 use crate::series::Point;
-pub(crate) use delivery::Delivery;
+pub(crate) use delivery::{Delivery, LOST};
 pub(crate) use findings::{Edge, Findings};
+pub(crate) use knee::{Knee, KneeBounds, KneeBroke, KneeHeld};
 pub(crate) use machine::Machine;
 pub(crate) use text::most_frequent;
 
 mod delivery;
 pub(crate) mod file;
 pub(crate) mod findings;
+mod knee;
 mod machine;
 pub(crate) mod page;
 mod text;
@@ -35,7 +37,7 @@ pub(crate) struct Report {
     pub(crate) started: String,
     pub(crate) command: Vec<String>,
     pub(crate) machine: Machine,
-    /// Every run passed and none is partial.
+    /// Every run passed and none is partial; of a knee, one of them.
     pub(crate) passed: bool,
     pub(crate) partial: Option<String>,
     pub(crate) runs: Vec<Run>,
@@ -168,34 +170,6 @@ pub(crate) struct ThreadShare {
     pub(crate) waiting: f64,
 }
 
-/// Up to where a server kept to its bounds, of runs with a growing rate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Knee {
-    pub(crate) bounds: KneeBounds,
-    pub(crate) held: Option<KneeHeld>,
-    pub(crate) broke: Option<KneeBroke>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct KneeBounds {
-    pub(crate) p99_us: f64,
-    pub(crate) lost: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct KneeHeld {
-    pub(crate) run: usize,
-    pub(crate) rate: f64,
-    pub(crate) delivered_per_second: f64,
-    pub(crate) cpu_us_per_delivery: Option<f64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct KneeBroke {
-    pub(crate) run: usize,
-    pub(crate) why: String,
-}
-
 impl Report {
     /// Of these runs, made by this process. `partial` says why not all were made.
     pub(crate) fn new(started: String, runs: Vec<Run>, partial: Option<String>) -> Self {
@@ -212,6 +186,12 @@ impl Report {
             runs,
             knee: None,
         }
+    }
+
+    /// Of the steps of a knee. Those that broke were to break: it passes if one held.
+    pub(crate) fn of_knee(started: String, steps: Vec<Run>, partial: Option<String>, knee: Knee) -> Self {
+        let report = Self::new(started, steps, partial);
+        Self { passed: report.partial.is_none() && knee.held.is_some(), knee: Some(knee), ..report }
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::adapter::Adapter;
-use crate::args::{ReaderKind, Target};
+use crate::args::Target;
 use crate::crowd::{Crowd, SETTLE};
 use crate::dials::Dial;
 use crate::load::{self, Shares};
@@ -28,10 +28,11 @@ use crate::outgoing::Outgoing;
 use crate::process::Watch;
 use crate::progress::Meter;
 use crate::publisher::{self, Feed, Published, Publisher, Recipe};
+use crate::reader::Reading;
 use crate::recorder::{Counters, Tally, Window};
 use crate::recording::{Playback, Recorded};
 use crate::report::{self, Edge, Findings};
-use crate::scenario::{Publishers, Scenario};
+use crate::scenario::{Format, Publishers, Scenario};
 use crate::scene::{Scene, Topic};
 use crate::schedule::{Clock, Schedule, nanoseconds};
 use crate::series::{Live, Series};
@@ -60,17 +61,19 @@ pub(crate) struct Against {
     pub(crate) publish: Option<SocketAddr>,
     /// The server's processes, to measure them.
     pub(crate) pids: Vec<u32>,
-    pub(crate) reader: ReaderKind,
+    pub(crate) reader: Reading,
 }
 
-/// Runs a scenario that was checked, with the recording that it names. `interrupted` ends it early, and what there is by then is told.
+/// Runs a scenario that was checked, with the recording that it names; `shown` says meanwhile which run it is. `interrupted`
+/// ends it early, and what there is by then is told.
 pub(crate) fn run(
     scenario: &Scenario,
     recorded: Option<Arc<Recorded>>,
     against: &Against,
+    shown: String,
     interrupted: &Arc<AtomicBool>,
 ) -> anyhow::Result<report::Run> {
-    Ok(Progress::start(scenario, recorded, against, interrupted)?.finish()?.into_run())
+    Ok(Progress::start(scenario, recorded, against, shown, interrupted)?.finish()?.into_run())
 }
 
 struct Progress {
@@ -101,6 +104,7 @@ impl Progress {
         scenario: &Scenario,
         recorded: Option<Arc<Recorded>>,
         against: &Against,
+        shown: String,
         interrupted: &Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let address = against.url.resolve()?;
@@ -155,7 +159,7 @@ impl Progress {
             shares,
             recorded,
             live,
-            meter: Meter::new(scenario.name.clone(), scenario.subscribers() as u64),
+            meter: Meter::new(shown, scenario.subscribers() as u64),
             series,
             crowds,
             interrupted: Arc::clone(interrupted),
@@ -427,7 +431,10 @@ impl Progress {
 
     fn show(&mut self, stage: &str, done: f64) {
         self.series.sample(stage, &self.live, self.scene.clock.now_ns());
-        self.meter.show(stage, done, self.series.points.last());
+        let mut formats = self.scene.scenario.subscribers.iter().map(|group| group.format);
+        let tells_gaps = self.scene.adapter.tells_offsets && formats.any(|format| format != Format::Raw);
+        let gaps = tells_gaps.then(|| self.live.sum(|counters| &counters.gaps));
+        self.meter.show(stage, done, self.series.points.last(), gaps);
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::adapter::Adapter;
-use crate::args::ReaderKind;
 use crate::ledger::Ledger;
+use crate::reader::Reading;
 use crate::recorder::Window;
 use crate::scenario::Scenario;
 use crate::schedule::Clock;
@@ -22,7 +22,7 @@ pub(crate) struct Scene {
     pub(crate) topics: Vec<Topic>,
     /// The lengths that a payload may have; empty: any.
     pub(crate) payload_bytes: Vec<usize>,
-    pub(crate) reader: ReaderKind,
+    pub(crate) reader: Reading,
     pub(crate) window: Arc<Window>,
     /// When publishing began; `u64::MAX` before.
     pub(crate) began_ns: AtomicU64,

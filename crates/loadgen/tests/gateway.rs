@@ -9,6 +9,8 @@ use std::thread;
 
 use serde_json::Value;
 
+mod valid;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare-load");
 
 /// A gateway on a port of its own, ended with the test.
@@ -55,6 +57,7 @@ fn run(gateway: &Gateway, flags: &[&str], scenarios: &[String]) -> Value {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let report: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {told}"));
+    assert_eq!(valid::faults(&report), [""; 0]);
     assert_eq!(output.status.code(), Some(0), "{:#}", summary(&report));
     report
 }

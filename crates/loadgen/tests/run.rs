@@ -18,6 +18,7 @@ use peer::{Mistake, Peer};
 use serde_json::Value;
 
 mod peer;
+mod valid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare-load");
 
@@ -60,7 +61,7 @@ fn has_io_uring() -> bool {
     builder.setup_single_issuer().setup_defer_taskrun().build(1).is_ok()
 }
 
-/// The exit code and the only run of the report of a run with `--json`.
+/// The exit code and the only run of the report of a run with `--json`, which is as the schema says.
 fn report(url: &str, flags: &str) -> (i32, Value) {
     found(&quick(url, &format!("{flags} {SHORT}")))
 }
@@ -68,6 +69,7 @@ fn report(url: &str, flags: &str) -> (i32, Value) {
 fn found(output: &Output) -> (i32, Value) {
     let mut report: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("no report: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(valid::faults(&report), [""; 0]);
     assert_eq!(report["runs"].as_array().unwrap().len(), 1);
     (output.status.code().unwrap(), report["runs"][0].take())
 }

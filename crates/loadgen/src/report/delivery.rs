@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::Ledger;
 use crate::recorder::Tally;
 
+/// What is said of losses.
+pub(crate) const LOST: &str = "messages lost";
+
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Delivery {
     pub(crate) expected: u64,
@@ -73,7 +76,7 @@ impl Delivery {
     /// What a group must not have, and how much of it there is.
     pub(super) fn faults(&self, conflating: bool, strict: bool) -> [(u64, &'static str); 7] {
         [
-            (self.lost, "messages lost"),
+            (self.lost, LOST),
             (if strict { self.gap_messages } else { 0 }, "messages missing, as announced"),
             (self.repeated, "messages repeated"),
             (self.out_of_order, "messages out of order"),

@@ -8,6 +8,9 @@ use super::{Group, Quantiles, Report, Run};
 impl Report {
     /// The report for people.
     pub(crate) fn text(&self) -> String {
+        if let Some(knee) = &self.knee {
+            return self.knee_text(knee);
+        }
         let mut text = self.runs.iter().map(Run::text).collect::<Vec<_>>().join("\n");
         if let Some(partial) = &self.partial
             && self.runs.iter().all(|run| run.partial.is_none())
@@ -100,7 +103,7 @@ impl Run {
     }
 
     /// What was run, in a line.
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         let scenario = &self.scenario;
         let feeds = scenario.publishers.iter().filter(|feed| feed.rate > 0.0 || feed.ramp_to.is_some());
         let feeds = feeds.map(|feed| {

@@ -66,7 +66,23 @@ mod tests {
 
     #[test]
     fn every_file_in_the_folder_is_bundled() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../loadtest/scenarios");
-        assert_eq!(std::fs::read_dir(folder).unwrap().count(), BUNDLED.len());
+        assert_eq!(files("").len(), BUNDLED.len());
+    }
+
+    #[test]
+    fn those_of_the_comparison_with_others_can_be_run() {
+        let files = files("/field");
+        assert!(!files.is_empty());
+        for file in files {
+            let scenario = load(file.to_str().unwrap()).unwrap();
+            assert!(!scenario.title.is_empty(), "{}", file.display());
+        }
+    }
+
+    /// The files of a folder, without the folders in it.
+    fn files(folder: &str) -> Vec<std::path::PathBuf> {
+        let folder = format!("{}/../../loadtest/scenarios{folder}", env!("CARGO_MANIFEST_DIR"));
+        let all = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| path.is_file()).collect()
     }
 }

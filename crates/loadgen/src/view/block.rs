@@ -27,7 +27,7 @@ enum Tone {
 pub(super) fn plain(moment: &Moment<'_>) -> String {
     let (p50_us, p99_us) = moment.latency_us.unwrap_or_default();
     format!(
-        "{:3.0}% {:<9} connected {}  in {:.0}/s  out {:.0}/s  p50 {:.2} ms  p99 {:.2} ms  lost {}",
+        "{:3.0}% {:<9} connected {}  in {:.0}/s  out {:.0}/s  p50 {:.2} ms  p99 {:.2} ms  lost {}  ({})",
         moment.done.clamp(0.0, 1.0) * 100.0,
         moment.stage,
         moment.connected,
@@ -36,6 +36,7 @@ pub(super) fn plain(moment: &Moment<'_>) -> String {
         p50_us / 1e3,
         p99_us / 1e3,
         moment.lost,
+        moment.run,
     )
 }
 

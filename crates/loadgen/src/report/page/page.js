@@ -3,8 +3,11 @@
 /** What is null in the report is not there on the page: one kind of nothing. */
 const report = JSON.parse(document.getElementById("report").textContent, (_, value) => value ?? undefined);
 const runs = report.runs ?? [];
-const state = (run) => (run.problems?.length ? "failed" : run.partial ? "partial" : "passed");
-const WORDS = { passed: "Passed", failed: "Failed", partial: "Partial" };
+/** Of a knee, whose runs are in the order of their rates: from the first step that broke on, all but those that are partial. */
+const broke = (run) => report.knee?.broke && runs.indexOf(run) >= report.knee.broke.run && !run.partial;
+const state = (run) =>
+  broke(run) ? "broke" : run.problems?.length ? "failed" : run.partial ? "partial" : "passed";
+const WORDS = { passed: report.knee ? "Held" : "Passed", failed: "Failed", partial: "Partial", broke: "Broke" };
 const badge = (kind) => html("span", { class: `badge ${kind}` }, WORDS[kind]);
 const nameOf = (run) => run.scenario?.name ?? "run";
 const rateOf = (run) => perSecond(run.publish?.asked_per_second);
@@ -18,10 +21,9 @@ function labelOf(run) {
   return nameOf(run) + (differ(adapter) ? `, ${adapter(run)}` : "") + (differ(rateOf) ? ` at ${rateOf(run)}` : "");
 }
 
-/** How it all went. The step that ends the search for a knee is meant to fail. */
+/** How it all went. Steps that broke were meant to. */
 function outcome() {
-  const failed = runs.some((run, at) => state(run) === "failed" && at !== report.knee?.broke?.run);
-  if (failed) return "failed";
+  if (runs.some((run) => state(run) === "failed")) return "failed";
   if (report.partial || !runs.length || runs.some((run) => run.partial)) return "partial";
   if (report.knee) return report.knee.held ? "passed" : "failed";
   return report.passed === false ? "failed" : "passed";
@@ -48,14 +50,16 @@ function verdict() {
 }
 
 function told(kind) {
-  const number = (wanted) => runs.filter((run) => state(run) === wanted).length;
-  const [failed, partial] = [number("failed"), number("partial")];
+  const those = (wanted) => runs.filter((run) => state(run) === wanted);
+  const [failed, partial] = [those("failed").length, those("partial").length];
   const of = runs.length === 1 ? "The run" : `${failed} of ${runs.length} runs`;
   if (!runs.length) return "No run was made.";
   if (failed) return `${of} failed${partial ? `, ${partial} ${partial === 1 ? "is" : "are"} partial` : ""}.`;
-  if (kind === "failed") return "The run failed.";
+  if (kind === "failed") return report.knee ? "Begin with a lower rate to find one that does." : "The run failed.";
   if (kind === "partial") return "Nothing went wrong in what was measured, but not all of it was.";
-  return `${runs.length === 1 ? "The run" : `All ${runs.length} runs`} passed: ${arrived()}`;
+  const held = those("passed");
+  if (held.length < runs.length) return `${held.length} of ${runs.length} steps held: ${arrived(held)}`;
+  return `${runs.length === 1 ? "The run" : `All ${runs.length} runs`} passed: ${arrived(runs)}`;
 }
 
 function bounds() {
@@ -73,8 +77,8 @@ function bounds() {
 
 const reasons = (run) => [...(run.problems ?? []), run.partial && `partial: ${run.partial}`].filter(Boolean);
 
-function arrived() {
-  const sum = (name) => runs.reduce((total, run) => total + (run.delivery?.[name] ?? 0), 0);
+function arrived(those) {
+  const sum = (name) => those.reduce((total, run) => total + (run.delivery?.[name] ?? 0), 0);
   const [lost, conflated, gaps] = [sum("lost"), sum("conflated"), sum("gap_messages")];
   const told = [
     `${counted(sum("delivered"), "message")} arrived`,
