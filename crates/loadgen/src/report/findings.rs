@@ -39,7 +39,7 @@ pub(crate) struct Findings {
     pub(crate) resident_before: Option<u64>,
     pub(crate) resident_connected: Option<u64>,
     pub(crate) resident_peak: Option<u64>,
-    /// When all were connected.
+    /// When all were connected or at the end of the window, whichever is more.
     pub(crate) kernel_socket_bytes: Option<u64>,
     pub(crate) cut_off: bool,
     pub(crate) partial: Option<String>,
