@@ -95,13 +95,15 @@ class Peer:
     def run(self, command, **environment):
         """Starts a child. What it says is kept, and told when it ends by itself."""
         said = (self.state / f"said-{len(self.children)}").open("wb")
+        # That one is for `start`: some servers would take it for their own.
+        inherited = {name: value for name, value in os.environ.items() if name != "PORT"}
         child = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
             cwd=self.state,
-            env=os.environ | {name: str(value) for name, value in environment.items()},
+            env=inherited | {name: str(value) for name, value in environment.items()},
             start_new_session=True,
             preexec_fn=_in_child,
         )
