@@ -8,7 +8,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fanfare_benches::json_payload;
 use fanfare_wire::websocket::{OpCode, Parser, ParserLimits, encode_masked_frame};
 
-const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 64 * 1024, fragments_max: 128 };
+const LIMITS: ParserLimits =
+    ParserLimits { message_bytes_max: 64 * 1024, fragments_max: 128, deflate: false };
 const SMALL_FRAMES: usize = 64;
 
 fn parse(criterion: &mut Criterion) {

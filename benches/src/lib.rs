@@ -12,6 +12,8 @@
 //! cargo bench -p fanfare-benches --bench deliver  # with intervals, and against the run before
 //! ```
 //!
+//! `examples/turns.rs` and `examples/compressions.rs` are for callgrind.
+//!
 //! No figure is asserted: they belong to the machine they were measured on.
 
 use std::hint::black_box;

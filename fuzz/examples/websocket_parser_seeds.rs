@@ -6,7 +6,7 @@
 
 use std::{fs, io, path::Path};
 
-use fanfare_wire::websocket::{OpCode, encode_masked_frame};
+use fanfare_wire::websocket::{OpCode, deflate, encode_masked_frame};
 
 const KEY: [u8; 4] = *b"KEY!";
 
@@ -19,7 +19,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn seeds() -> [(&'static str, Vec<Vec<u8>>); 14] {
+fn seeds() -> [(&'static str, Vec<Vec<u8>>); 21] {
     use OpCode::{Binary, Close, Continuation, Ping, Pong, Text};
     let text = "k\u{f6}\u{df}\u{20ac}\u{10ffff}".as_bytes();
     [
@@ -40,6 +40,22 @@ fn seeds() -> [(&'static str, Vec<Vec<u8>>); 14] {
         ("too_big", vec![b"\x82\xff\0\0\0\0\x40\0\0\0KEY!".to_vec()]),
         ("not_minimal", vec![b"\x82\xfe\0\x01KEY!x".to_vec()]),
         ("unmasked", vec![b"\x81\x05hello".to_vec()]),
+        // The examples of RFC 7692, section 7.2.3, and what is none.
+        ("compressed", vec![compressed(frame(Text, b"\xf2\x48\xcd\xc9\xc9\x07\x00"))]),
+        (
+            "compressed_fragments",
+            vec![
+                compressed(open(Text, b"\xf2\x48\xcd")),
+                frame(Ping, b""),
+                frame(Continuation, b"\xc9\xc9\x07\x00"),
+            ],
+        ),
+        ("compressed_stored", vec![compressed(frame(Binary, b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00"))]),
+        ("compressed_last_block", vec![compressed(frame(Text, b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00"))]),
+        ("compressed_cut", vec![compressed(frame(Text, b"\xf2\x48\xcd"))]),
+        // A run of 4,097 and more bytes.
+        ("compressed_bomb", vec![compressed(bomb())]),
+        ("compressed_ping", vec![compressed(frame(Ping, b""))]),
     ]
 }
 
@@ -47,6 +63,17 @@ fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     encode_masked_frame(opcode, payload, KEY, &mut frame);
     frame
+}
+
+/// A frame marked as compressed.
+fn compressed(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[0] |= 0x40;
+    frame
+}
+
+fn bomb() -> Vec<u8> {
+    let run = deflate::frame(OpCode::Text, &[b'x'; 5000]).expect("it becomes shorter");
+    frame(OpCode::Text, &run[2..])
 }
 
 /// A frame without the final bit: its message goes on.

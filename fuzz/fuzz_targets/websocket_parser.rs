@@ -1,11 +1,12 @@
-//! Any bytes behind the handshake: no panic, no message past the limits, and the same events however they are split.
+//! Any bytes behind the handshake, with and without permessage-deflate: no panic, no message past the limits, and the same
+//! events however they are split.
 
 #![no_main]
 
 use fanfare_wire::websocket::{CloseCode, Event, Fault, Parser, ParserLimits};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 4096, fragments_max: 8 };
+const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 4096, fragments_max: 8, deflate: false };
 
 /// An [`Event`] that outlives its input.
 #[derive(Debug, PartialEq)]
@@ -30,24 +31,30 @@ impl From<Event<'_>> for Owned {
 }
 
 fuzz_target!(|stream: &[u8]| {
-    let whole = parse(stream, |_| stream.len());
-    check_bounds(&whole);
-    // Piece lengths come from the stream itself, so that a crash is reproduced by its bytes alone.
-    let pieces = parse(stream, |at| 1 + usize::from(stream[at] % 16));
-    assert_eq!(pieces, whole, "cut into pieces");
-    let single = parse(stream, |_| 1);
-    assert_eq!(single, whole, "byte by byte");
+    for limits in [LIMITS, ParserLimits { deflate: true, ..LIMITS }] {
+        let whole = parse(stream, limits, |_| stream.len());
+        check_bounds(&whole);
+        // Piece lengths come from the stream itself, so that a crash is reproduced by its bytes alone.
+        let pieces = parse(stream, limits, |at| 1 + usize::from(stream[at] % 16));
+        assert_eq!(pieces, whole, "cut into pieces");
+        let single = parse(stream, limits, |_| 1);
+        assert_eq!(single, whole, "byte by byte");
+    }
 });
 
 /// Feeds `stream` in pieces; `piece_len` says how long the one is that starts at an index.
-fn parse(stream: &[u8], piece_len: impl Fn(usize) -> usize) -> Vec<Result<Owned, Fault>> {
+fn parse(
+    stream: &[u8],
+    limits: ParserLimits,
+    piece_len: impl Fn(usize) -> usize,
+) -> Vec<Result<Owned, Fault>> {
     let mut parser = Parser::new();
     let mut seen = Vec::new();
     let mut at = 0;
     while at < stream.len() {
         let end = stream.len().min(at + piece_len(at));
         let mut piece = stream[at..end].to_vec();
-        let mut events = parser.feed(&mut piece, LIMITS);
+        let mut events = parser.feed(&mut piece, limits);
         while let Some(event) = events.next() {
             seen.push(event.map(Owned::from));
         }

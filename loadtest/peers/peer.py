@@ -93,17 +93,19 @@ class Peer:
         return path
 
     def run(self, command, **environment):
-        """Starts a child. What it says is kept, and told when it ends by itself."""
+        """Starts a child. What it says is kept, and told when it ends by itself.
+
+        Of our environment it gets little: some servers take PORT, HOST or DEBUG for their configuration.
+        """
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         said = (self.state / f"said-{len(self.children)}").open("wb")
-        # That one is for `start`: some servers would take it for their own.
-        inherited = {name: value for name, value in os.environ.items() if name != "PORT"}
         child = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
             cwd=self.state,
-            env=inherited | {name: str(value) for name, value in environment.items()},
+            env=kept | {name: str(value) for name, value in environment.items()},
             start_new_session=True,
             preexec_fn=_in_child,
         )

@@ -130,12 +130,19 @@ impl Batch {
         self.marks.partition_point(|mark| mark.offset <= offset) as u32
     }
 
+    /// The frames of messages `from..`.
+    #[inline]
+    pub(crate) fn rest(&self, from: u32) -> &[u8] {
+        &self.bytes[self.start(from)..]
+    }
+
     /// The frames of messages `from..to`.
     pub(crate) fn messages(&self, from: u32, to: u32) -> &[u8] {
         &self.bytes[self.start(from)..self.start(to)]
     }
 
     /// How many bytes come before message `index`.
+    #[inline]
     pub(crate) fn start(&self, index: u32) -> usize {
         match index {
             0 => 0,

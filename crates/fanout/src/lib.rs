@@ -4,14 +4,14 @@
 //! shard runs under the gateway's writer and in the simulation.
 //!
 //! ```text
-//!   inbox ─► Shard::begin ─► Pass ─► Shard::deliver ──┬─► Sink::write            the socket takes it: done
+//!   inbox ─► Shard::begin ─► Pass ─► Shard::deliver ──┬─► Sink::write_all        the socket takes it: done
 //!            groups by topic,         256 sockets     └─► Outbox ─► Shard::flush  it does not: kept, bounded
 //!            joins the frames         at a time
 //! ```
 //!
 //! # Invariants
-//! - To a subscriber whose socket takes everything, a pass costs one `Sink::write` per topic and batch: no allocation, no
-//!   reference count, no clone.
+//! - To a subscriber whose socket takes everything, a pass costs a place in one `Sink::write_all`: no allocation, no reference
+//!   count, no clone.
 //! - A subscriber sees a topic's offsets strictly increasing. Offsets it misses are announced by a gap before the next
 //!   message of the topic, or its connection is closed.
 //! - What waits for one subscriber is bounded by [`OutboxLimits`]; past it, see [`slow_consumer`].
@@ -27,7 +27,9 @@ mod pass;
 mod replay;
 mod shard;
 mod silence;
+mod sink;
 pub mod slow_consumer;
+mod step;
 mod subscriber;
 mod turn;
 mod visit;
@@ -35,8 +37,10 @@ mod visit;
 pub use audience::Wish;
 pub use known_topic::TopicSettings;
 pub use outbox::{Flushed, OutboxLimits};
-pub use pass::{Pass, Progress, Report, Sink, Written};
+pub use pass::{Pass, Progress, Report};
 pub use replay::{Announce, Beginning};
 pub use shard::{Left, Shard, ShardLimits, SubscribeError, Unsubscribed};
+pub use sink::{Sink, Write, WriteBytes, Written};
 pub use slow_consumer::{Eviction, SlowPolicy};
+pub use step::STEP_MAX;
 pub use subscriber::SubscriberId;

@@ -77,7 +77,8 @@ const READY_STEP: usize = SLICES_MAX;
 /// Conflating topics whose frames are together past this are not made ready: what waits longer may still become newer.
 const READY_BYTES: usize = 8 * 1024;
 
-/// A queue that grew past this many entries gives its memory back when it is empty.
+/// A queue that grew past this many entries gives its memory back whenever it is empty. A smaller one is kept from pass to
+/// pass, which so need not allocate, until its subscriber is idle.
 const ENTRIES_KEPT: usize = 16;
 
 #[derive(Debug, Default)]
@@ -618,10 +619,17 @@ impl Outbox {
             self.head_sent = 0;
             self.queue.pop_front();
         }
-        if self.queue.is_empty() && self.queue.capacity() > ENTRIES_KEPT {
-            self.queue = VecDeque::new();
+        if self.queue.capacity() > ENTRIES_KEPT {
+            self.rest();
         }
         sent
+    }
+
+    /// Gives its memory back, if nothing waits.
+    pub(crate) fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
     }
 
     fn head_is_half_message(&self) -> bool {

@@ -3,7 +3,6 @@
 //! A pass is carried out in steps, so that reads, pings and handshakes go on between them. While it is under way,
 //! subscribers come and go: see [`audience`](crate::audience).
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,30 +15,12 @@ use crate::batch::{Batch, Batches};
 use crate::outbox::Flushed;
 use crate::replay;
 use crate::shard::Shard;
+use crate::sink::Sink;
 use crate::slow_consumer::Eviction;
+use crate::step::{Due, STEP_MAX, recycle};
 use crate::subscriber::SubscriberId;
 use crate::turn::{Newest, Turn};
-use crate::visit::Visit;
-
-/// Where frames leave the shard. Implementations write to a non-blocking socket, or simulate one.
-pub trait Sink {
-    /// Writes `bytes` to the subscriber's socket now.
-    fn write(&mut self, to: SubscriberId, bytes: &[u8]) -> Written;
-
-    /// Writes `slices` to the subscriber's socket now, as if they were one.
-    fn write_vectored(&mut self, to: SubscriberId, slices: &[IoSlice<'_>]) -> Written;
-}
-
-/// What a socket did with bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
-    /// It took that many, maybe fewer than it was given.
-    Bytes(usize),
-    /// It takes none now.
-    Blocked,
-    /// It is closed.
-    PeerGone,
-}
+use crate::visit::{Paid, Visit};
 
 /// Whether a pass has more to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +106,17 @@ struct Cursor {
     plan: usize,
     visited: usize,
     flushed: usize,
+}
+
+/// A pass while it visits subscribers.
+struct Walk<'a, 'b> {
+    groups: &'a [Group],
+    cursor: &'b mut Cursor,
+    gathered: &'b mut Vec<SubscriberId>,
+    number: u64,
+    at: Instant,
+    /// So many sockets of the step are left.
+    left: &'b mut usize,
 }
 
 /// What subscribers of a topic are told, in their format.
@@ -233,7 +225,7 @@ impl Shard {
         Group { topic, messages, frames, plans, walked }
     }
 
-    /// Carries the pass on, for at most `sockets` sockets. What it did is added to `report`.
+    /// Carries the pass on, for at most `sockets` sockets, and [`STEP_MAX`]. What it did is added to `report`.
     pub fn deliver(
         &mut self,
         pass: &mut Pass,
@@ -241,8 +233,39 @@ impl Shard {
         sink: &mut impl Sink,
         report: &mut Report,
     ) -> Progress {
-        let Pass { groups, cursor, gathered, number, through, at } = pass;
-        let mut left = sockets;
+        let mut left = sockets.min(STEP_MAX);
+        let mut dues = recycle(std::mem::take(&mut self.dues));
+        let Pass { groups, cursor, gathered, number, at, .. } = pass;
+        let mut walk = Walk { groups, cursor, gathered, number: *number, at: *at, left: &mut left };
+        let progress = self.walk(&mut walk, &mut dues, sink, report);
+        self.carry_out(&dues, sink, report);
+        self.dues = recycle(dues);
+        if progress == Progress::More {
+            return Progress::More;
+        }
+        while cursor.flushed < gathered.len() {
+            if left == 0 {
+                return Progress::More;
+            }
+            let next = &gathered[cursor.flushed..];
+            let flushed = self.flush_together(&next[..next.len().min(left)], sink, report);
+            cursor.flushed += flushed;
+            left -= flushed;
+        }
+        // Only now may a client hear of it.
+        self.through = pass.through;
+        Progress::Done
+    }
+
+    /// Visits subscribers: what they get is due at the end of the step, or gathered in their outboxes.
+    fn walk<'a>(
+        &mut self,
+        walk: &mut Walk<'a, '_>,
+        dues: &mut Vec<Due<'a>>,
+        sink: &mut impl Sink,
+        report: &mut Report,
+    ) -> Progress {
+        let Walk { groups, cursor, gathered, number, at, left } = walk;
         let several_topics = groups.len() > 1;
         while let Some(group) = groups.get(cursor.group) {
             let Some(plan) = group.plans.get(cursor.plan) else {
@@ -256,33 +279,31 @@ impl Shard {
             let visit = Visit::new(group, plan, topic, several_topics, *number, *at);
             let mut turn = Turn { limits: &self.limits.outbox, sink: &mut *sink, report: &mut *report };
             while cursor.visited < plan.len {
-                if left == 0 {
+                if **left == 0 {
                     return Progress::More;
                 }
-                left -= 1;
+                **left -= 1;
                 let place = plan.first + cursor.visited;
                 let listed = list[if place < plan.len { place } else { place - plan.len }];
                 cursor.visited += 1;
                 let Some(subscriber) = self.subscribers.get_mut(listed.slot as usize) else { continue };
+                if let Some(due) = visit.plain(subscriber, listed) {
+                    dues.push(due);
+                    continue;
+                }
                 let before = subscriber.waiting_bytes();
-                if visit.pay(subscriber, listed, &mut turn, &mut self.timers) {
-                    gathered.push(subscriber.id(listed.slot));
+                match visit.pay(subscriber, listed, &mut turn, &mut self.timers) {
+                    Paid::Due(due) => dues.push(due),
+                    Paid::Gathered if !std::mem::replace(&mut subscriber.gathered, true) => {
+                        gathered.push(subscriber.id(listed.slot));
+                    }
+                    Paid::Gathered | Paid::Done => {}
                 }
                 self.outboxes.change(before, subscriber.waiting_bytes());
             }
             cursor.plan += 1;
             cursor.visited = 0;
         }
-        while let Some(&id) = gathered.get(cursor.flushed) {
-            if left == 0 {
-                return Progress::More;
-            }
-            left -= 1;
-            cursor.flushed += 1;
-            self.flush(id, sink, report);
-        }
-        // Only now may a client hear of it.
-        self.through = *through;
         Progress::Done
     }
 
@@ -293,6 +314,7 @@ impl Shard {
         sink: &mut impl Sink,
         report: &mut Report,
     ) -> Option<Instant> {
+        let mut released = Vec::new();
         while let Some(next) = self.timers.peek()
             && next.0.0 <= now
         {
@@ -309,10 +331,14 @@ impl Shard {
             for batch in due {
                 turn.conflate_one(subscriber, id.slot, &batch);
             }
-            if !subscriber.outbox.blocked {
-                turn.flush(subscriber, id.slot);
+            if !std::mem::replace(&mut subscriber.gathered, true) {
+                released.push(id);
             }
             self.outboxes.change(before, subscriber.waiting_bytes());
+        }
+        let mut left = &released[..];
+        while !left.is_empty() {
+            left = &left[self.flush_together(left, sink, report)..];
         }
         self.next_release()
     }

@@ -18,6 +18,7 @@ use crate::outbox::{Outbox, OutboxLimits};
 use crate::pacing::Timers;
 use crate::replay::{Beginning, Replay};
 use crate::slow_consumer::Eviction;
+use crate::step::{Due, STEP_MAX};
 use crate::subscriber::{Joining, Subscriber, SubscriberId, Subscription};
 
 /// The bounds of a shard.
@@ -81,6 +82,8 @@ pub struct Shard {
     joiners: Vec<SubscriberId>,
     pub(crate) timers: Timers,
     pub(crate) silence: crate::silence::Silence,
+    /// Empty between steps.
+    pub(crate) dues: Vec<Due<'static>>,
 }
 
 impl Shard {
@@ -106,6 +109,7 @@ impl Shard {
             joiners: Vec::new(),
             timers: Timers::new(),
             silence: crate::silence::Silence::default(),
+            dues: Vec::with_capacity(STEP_MAX),
         }
     }
 
@@ -227,6 +231,11 @@ impl Shard {
         let mut covered = self.is_subscribed(id, topic);
         self.patterns.patterns_of(topic, |audience| covered |= subscriber.is_in(*audience));
         covered
+    }
+
+    /// The same name, in the one copy that the topic's subscribers here share, if it has any.
+    pub fn shared_name(&self, topic: Topic) -> Topic {
+        self.by_name.get_key_value(&topic).map_or(topic, |(name, _)| name.clone())
     }
 
     /// Unties a subscriber. `None` if it was not tied.
@@ -376,6 +385,11 @@ impl Shard {
     /// Whether something waits for the subscriber's socket.
     pub fn is_waiting(&self, id: SubscriberId) -> bool {
         self.subscriber(id).is_some_and(|subscriber| !subscriber.outbox.is_empty())
+    }
+
+    /// Lets a subscriber that waits for the next pass keep no memory for that, if nothing waits for its socket.
+    pub fn rest(&mut self, id: SubscriberId) {
+        self.with_outbox(id, Outbox::rest);
     }
 
     /// How many subscribers there are.

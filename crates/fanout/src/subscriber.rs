@@ -26,6 +26,8 @@ pub(crate) struct Subscriber {
     pub(crate) takes_gaps: bool,
     /// No more messages: it was evicted or is being closed. What its outbox holds may still be written.
     pub(crate) closing: bool,
+    /// What its outbox holds is to be written at the end of the pass, with what waits for others.
+    pub(crate) gathered: bool,
     pub(crate) outbox: Outbox,
     /// The oldest first: a topic that several of them cover comes by the oldest.
     pub(crate) subscriptions: SmallVec<[Subscription; 1]>,
@@ -60,6 +62,7 @@ impl Subscriber {
             format,
             takes_gaps,
             closing: false,
+            gathered: false,
             outbox: Outbox::default(),
             subscriptions: SmallVec::new(),
             joining: None,

@@ -10,7 +10,8 @@ use fanfare_wire::{FormatId, Message};
 
 use crate::batch::{Batch, Batches};
 use crate::outbox::{Flushed, Outbox, OutboxLimits, SLICES_MAX};
-use crate::pass::{Report, Sink, Written};
+use crate::pass::{Group, Report};
+use crate::sink::{Sink, Written};
 use crate::slow_consumer::{Eviction, SlowPolicy};
 use crate::subscriber::Subscriber;
 
@@ -40,7 +41,22 @@ pub(crate) struct Offer<'a> {
 /// A pass's newest messages of each key, one batch each, made for the first slow subscriber.
 pub(crate) type Newest = OnceCell<Vec<Rc<Batch>>>;
 
-impl Offer<'_> {
+impl<'a> Offer<'a> {
+    /// What a pass has of one topic, all of it.
+    pub(crate) fn new(group: &'a Group, format: FormatId, policy: SlowPolicy) -> Self {
+        let frames = &group.frames[format.index()];
+        Self {
+            batches: &frames.batches,
+            newest: &frames.newest,
+            messages: &group.messages,
+            format,
+            policy,
+            start: 0,
+            first: true,
+            gather: false,
+        }
+    }
+
     /// The newest messages after `offset`.
     pub(crate) fn newest_after(&self, offset: u64) -> &[Rc<Batch>] {
         let newest = self.newest.get_or_init(|| Batch::newest(self.format, self.messages));
@@ -110,8 +126,7 @@ impl<S: Sink> Turn<'_, S> {
 
     /// Writes messages `from..` of `batch` to a subscriber for whom nothing waits, and queues what the socket refuses. Of a
     /// conflating topic only a half-written message is queued: then the offset up to which that was everything is returned.
-    #[inline]
-    pub(crate) fn write(
+    fn write(
         &mut self,
         subscriber: &mut Subscriber,
         slot: u32,
@@ -119,14 +134,22 @@ impl<S: Sink> Turn<'_, S> {
         from: u32,
         policy: SlowPolicy,
     ) -> Option<u64> {
-        let bytes = batch.messages(from, batch.len());
         self.report.writes += 1;
-        let written = match self.sink.write(subscriber.id(slot), bytes) {
-            Written::Bytes(written) if written == bytes.len() => {
-                self.report.bytes += written as u64;
-                self.report.deliveries += u64::from(batch.len() - from);
-                return None;
-            }
+        let written = self.sink.write(subscriber.id(slot), batch.messages(from, batch.len()));
+        self.written(subscriber, slot, batch, from, policy, written)
+    }
+
+    /// Takes note of what the socket did with messages `from..` of `batch`: the second half of [`write`](Self::write).
+    pub(crate) fn written(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        batch: &Rc<Batch>,
+        from: u32,
+        policy: SlowPolicy,
+        written: Written,
+    ) -> Option<u64> {
+        let written = match written {
             Written::Bytes(written) => written,
             Written::Blocked => 0,
             Written::PeerGone => {
@@ -135,6 +158,10 @@ impl<S: Sink> Turn<'_, S> {
             }
         };
         self.report.bytes += written as u64;
+        if written == batch.messages(from, batch.len()).len() {
+            self.report.deliveries += u64::from(batch.len() - from);
+            return None;
+        }
         self.queue_refused(subscriber, slot, batch, from, policy, written)
     }
 
@@ -254,8 +281,8 @@ impl<S: Sink> Turn<'_, S> {
     /// Writes what waits, in at most `writes` writes.
     pub(crate) fn flush_some(&mut self, subscriber: &mut Subscriber, slot: u32, writes: usize) -> Flushed {
         let id = subscriber.id(slot);
-        let outbox = &mut subscriber.outbox;
         for done in 0.. {
+            let outbox = &mut subscriber.outbox;
             outbox.make_ready(subscriber.format);
             // Also when what waited was words that the format does not have.
             if outbox.is_empty() {
@@ -272,27 +299,42 @@ impl<S: Sink> Turn<'_, S> {
                 [ref one] => self.sink.write(id, one),
                 ref many => self.sink.write_vectored(id, many),
             };
-            match written {
-                Written::Bytes(written) => {
-                    self.report.bytes += written as u64;
-                    self.report.deliveries += outbox.advance(written).messages;
-                    if written < total {
-                        self.block(subscriber, slot);
-                        return Flushed::Blocked;
-                    }
-                }
-                Written::Blocked => {
-                    self.block(subscriber, slot);
-                    return Flushed::Blocked;
-                }
-                Written::PeerGone => {
-                    self.evict(subscriber, slot, Eviction::PeerGone);
-                    return Flushed::PeerGone;
-                }
+            if let Some(end) = self.sent(subscriber, slot, written, total) {
+                return end;
             }
         }
-        outbox.blocked = false;
+        subscriber.outbox.blocked = false;
         Flushed::Empty
+    }
+
+    /// Takes note of what the socket did with the `total` bytes that were next. Returns how the flush ends, unless it took
+    /// them all.
+    pub(crate) fn sent(
+        &mut self,
+        subscriber: &mut Subscriber,
+        slot: u32,
+        written: Written,
+        total: usize,
+    ) -> Option<Flushed> {
+        match written {
+            Written::Bytes(written) => {
+                self.report.bytes += written as u64;
+                self.report.deliveries += subscriber.outbox.advance(written).messages;
+                if written == total {
+                    return None;
+                }
+                self.block(subscriber, slot);
+                Some(Flushed::Blocked)
+            }
+            Written::Blocked => {
+                self.block(subscriber, slot);
+                Some(Flushed::Blocked)
+            }
+            Written::PeerGone => {
+                self.evict(subscriber, slot, Eviction::PeerGone);
+                Some(Flushed::PeerGone)
+            }
+        }
     }
 
     fn block(&mut self, subscriber: &mut Subscriber, slot: u32) {

@@ -13,15 +13,17 @@ use crate::audience::{Listed, Wish};
 use crate::batch::Batch;
 use crate::known_topic::KnownTopic;
 use crate::pacing::{Pace, Timers};
-use crate::pass::{Group, Plan, Sink};
-use crate::subscriber::Subscriber;
+use crate::pass::{Group, Plan};
+use crate::sink::Sink;
+use crate::step::Due;
+use crate::subscriber::{Subscriber, SubscriberId};
 use crate::turn::{Offer, Turn};
 
 /// One list's visit by a pass.
-pub(crate) struct Visit<'a> {
+pub(crate) struct Visit<'a, 'b> {
     group: &'a Group,
     plan: &'a Plan,
-    topic: &'a KnownTopic,
+    topic: &'b KnownTopic,
     several_topics: bool,
     pass: u64,
     now: Instant,
@@ -29,11 +31,21 @@ pub(crate) struct Visit<'a> {
     plain: Option<&'a Rc<Batch>>,
 }
 
-impl<'a> Visit<'a> {
+/// What came of a subscriber's turn.
+pub(crate) enum Paid<'a> {
+    /// Nothing is left to do.
+    Done,
+    /// Its outbox is to be written at the end of the pass.
+    Gathered,
+    /// This is to be written, and was all that the pass has for it.
+    Due(Due<'a>),
+}
+
+impl<'a, 'b> Visit<'a, 'b> {
     pub(crate) fn new(
         group: &'a Group,
         plan: &'a Plan,
-        topic: &'a KnownTopic,
+        topic: &'b KnownTopic,
         several_topics: bool,
         pass: u64,
         now: Instant,
@@ -45,61 +57,42 @@ impl<'a> Visit<'a> {
         Self { group, plan, topic, several_topics, pass, now, plain }
     }
 
-    /// Gives a subscriber what there is for it. Returns whether it is to be flushed at the end of the pass.
+    /// What is due to nearly every subscriber. `None` if it takes more to tell: then [`pay`](Self::pay) does.
     #[inline]
+    pub(crate) fn plain(&self, subscriber: &Subscriber, listed: Listed) -> Option<Due<'a>> {
+        let batch = self.plain?;
+        let is_plain = subscriber.subscriptions.len() == 1 && subscriber.is_idle();
+        is_plain.then(|| self.due(subscriber.id(listed.slot), batch, listed, listed.start)).flatten()
+    }
+
+    /// What of a batch is for a subscriber for whom nothing waits.
+    #[inline]
+    fn due(&self, to: SubscriberId, batch: &'a Rc<Batch>, listed: Listed, start: u64) -> Option<Due<'a>> {
+        let from = batch.through(start);
+        let policy = listed.wish.policy(self.topic.settings.policy);
+        let bytes = batch.rest(from);
+        let Self { group, plan, .. } = *self;
+        let due = Due { to, from, policy, format: plan.format, batch, bytes, group };
+        (!bytes.is_empty()).then_some(due)
+    }
+
+    fn offer(&self, listed: Listed, start: u64, first: bool, gather: bool) -> Offer<'a> {
+        let policy = listed.wish.policy(self.topic.settings.policy);
+        Offer { start, first, gather, ..Offer::new(self.group, self.plan.format, policy) }
+    }
+
+    /// Gives a subscriber what there is for it.
     pub(crate) fn pay<S: Sink>(
         &self,
         subscriber: &mut Subscriber,
         listed: Listed,
         turn: &mut Turn<'_, S>,
         timers: &mut Timers,
-    ) -> bool {
-        if let Some(batch) = self.plain
-            && subscriber.subscriptions.len() == 1
-            && subscriber.is_idle()
-        {
-            let policy = listed.wish.policy(self.topic.settings.policy);
-            let from = batch.through(listed.start);
-            if from < batch.len()
-                && let Some(refused) = turn.write(subscriber, listed.slot, batch, from, policy)
-            {
-                turn.conflate(
-                    subscriber,
-                    listed.slot,
-                    &self.offer(listed, listed.start, true, false),
-                    refused,
-                );
-            }
-            return false;
-        }
-        self.pay_in_full(subscriber, listed, turn, timers)
-    }
-
-    fn offer(&self, listed: Listed, start: u64, first: bool, gather: bool) -> Offer<'_> {
-        let frames = &self.group.frames[self.plan.format.index()];
-        Offer {
-            batches: &frames.batches,
-            newest: &frames.newest,
-            messages: &self.group.messages,
-            format: self.plan.format,
-            policy: listed.wish.policy(self.topic.settings.policy),
-            start,
-            first,
-            gather,
-        }
-    }
-
-    fn pay_in_full<S: Sink>(
-        &self,
-        subscriber: &mut Subscriber,
-        listed: Listed,
-        turn: &mut Turn<'_, S>,
-        timers: &mut Timers,
-    ) -> bool {
+    ) -> Paid<'a> {
         let Self { group, plan, topic, .. } = self;
         let several = subscriber.subscriptions.len() > 1;
         if several && !topic.patterns.is_empty() && self.is_covered_before(subscriber) {
-            return false;
+            return Paid::Done;
         }
         let start = self.start(subscriber, listed);
         let is_new = |message: &Arc<Message>| message.offset() > start;
@@ -107,7 +100,7 @@ impl<'a> Visit<'a> {
             if group.messages.last().is_some_and(is_new) {
                 turn.report.woken.push(subscriber.id(listed.slot));
             }
-            return false;
+            return Paid::Done;
         }
         let first = subscriber.outbox.is_empty() && !subscriber.closing;
         let notice = plan.notice.as_ref().filter(|_| {
@@ -122,10 +115,16 @@ impl<'a> Visit<'a> {
         let offer = self.offer(listed, start, first, gather);
         if listed.wish == Wish::Paced {
             let sends = pace(turn, subscriber, listed.slot, plan.audience, &offer, self.now, timers);
-            return first && (sends || offer.gather);
+            return if first && (sends || gather) { Paid::Gathered } else { Paid::Done };
+        }
+        if first
+            && !gather
+            && let [one] = &group.frames[plan.format.index()].batches[..]
+        {
+            return self.due(subscriber.id(listed.slot), one, listed, start).map_or(Paid::Done, Paid::Due);
         }
         turn.offer(subscriber, listed.slot, &offer);
-        first && offer.gather
+        if first && gather { Paid::Gathered } else { Paid::Done }
     }
 
     /// Whether the topic reaches a subscriber by an older subscription than this one: a connection gets one copy.

@@ -1,8 +1,7 @@
 //! A pass allocates for its messages, never for its deliveries.
-#![expect(unsafe_code, reason = "a counting allocator is an unsafe trait")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,48 +10,6 @@ use fanfare_fanout::{
     OutboxLimits, Progress, Report, Shard, ShardLimits, Sink, SubscriberId, TopicSettings, Wish, Written,
 };
 use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Pattern, Position, Topic};
-
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    /// Of this thread alone: the test harness allocates on others. Constant and without a destructor, so that reading it
-    /// never allocates.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-// SAFETY: every method hands its arguments to `System` unchanged and returns what that returns; counting touches no
-// memory but a thread-local number.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `alloc_zeroed`, which is the same there.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps the contract of `realloc`, and `pointer` came from `System`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, and `pointer` came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 /// Sockets that take everything.
 struct Healthy;
@@ -85,6 +42,8 @@ fn a_delivery_does_not_allocate() {
         Listeners { by_pattern: true, ..PLAIN },
         Listeners { format: FormatId::EVENTS, ..PLAIN },
         Listeners { format: FormatId::EVENTS, by_pattern: true, ..PLAIN },
+        Listeners { format: FormatId::RAW_DEFLATE, ..PLAIN },
+        Listeners { format: FormatId::JSON_DEFLATE, ..PLAIN },
     ];
     for listeners in rows {
         for messages in [1, 20] {
@@ -109,6 +68,23 @@ fn patterns_that_do_not_match_cost_no_allocation() {
     }
 }
 
+#[test]
+fn a_compression_allocates_its_frame_and_no_more() {
+    let compress = |payload: &[u8]| {
+        let mut draft = Draft::new(Topic::new("t").expect("a valid name"), Kind::Text, payload);
+        draft.deflate = true;
+        let message = Message::new(draft, Position { epoch: Epoch::new(1), offset: 1 }, 1);
+        let before = counting::allocations();
+        message.frame(FormatId::RAW_DEFLATE);
+        counting::allocations() - before
+    };
+    // The thread's compressor, and its buffer.
+    assert!(compress(&[b'x'; 4096]) > 1);
+    for len in [128, 1_000, 4_096] {
+        assert_eq!(compress(&vec![b'x'; len]), 1, "{len} bytes");
+    }
+}
+
 /// How often a pass of `messages` to `subscribers` allocates, and a pass before it has made the topic known.
 fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
     let Listeners { format, by_pattern, unrelated_patterns } = listeners;
@@ -120,7 +96,7 @@ fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
     };
     let mut shard = Shard::new(limits, Epoch::new(1), |_| TopicSettings::default());
     for _ in 0..subscribers {
-        let id = shard.connect(format, format != FormatId::RAW);
+        let id = shard.connect(format, format.plain() != FormatId::RAW);
         if by_pattern {
             shard.subscribe_pattern(id, &pattern("ticker.*"), Wish::AsTopic, [])
         } else {
@@ -134,7 +110,8 @@ fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
         shard.subscribe_pattern(id, &other, Wish::AsTopic, []).expect("within the bounds");
     }
     let message = |offset| {
-        let draft = Draft::new(topic.clone(), Kind::Json, br#"{"bid":"64000.10"}"#);
+        let mut draft = Draft::new(topic.clone(), Kind::Json, br#"{"bid":"64000.10"}"#);
+        draft.deflate = true;
         Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
     };
     let mut report = Report::default();
@@ -146,9 +123,9 @@ fn allocations(listeners: Listeners, subscribers: u64, messages: u64) -> u64 {
     // Encoded by whoever reads them first.
     messages.iter().for_each(|message| drop(message.frame(format).clone()));
 
-    let before = ALLOCATIONS.get();
+    let before = counting::allocations();
     carry_out(&mut shard, now, messages, &mut report);
-    let allocations = ALLOCATIONS.get() - before;
+    let allocations = counting::allocations() - before;
 
     assert_eq!(report.deliveries, expect);
     allocations

@@ -129,7 +129,8 @@ impl Client {
 
 impl World {
     fn new(seed: u64, traced: bool) -> Self {
-        const EVERY: &[FormatId] = &[FormatId::RAW, FormatId::JSON, FormatId::JSON, FormatId::EVENTS];
+        const EVERY: &[FormatId] =
+            &[FormatId::RAW, FormatId::RAW_DEFLATE, FormatId::JSON, FormatId::JSON_DEFLATE, FormatId::EVENTS];
         let mut random = Random::new(seed);
         let outbox = OutboxLimits {
             bytes_max: random.pick(&[60, 300, 3_000, 60_000]),
@@ -153,14 +154,23 @@ impl World {
             sweeps: random.chance(30),
             healthy_percent: random.pick(&[0, 20, 60]),
             pattern_percent: random.pick(&[0, 40, 60]),
-            formats: random.pick(&[EVERY, EVERY, &[FormatId::JSON], &[FormatId::EVENTS]]),
+            formats: random.pick(&[
+                EVERY,
+                EVERY,
+                &[FormatId::JSON],
+                &[FormatId::JSON_DEFLATE],
+                &[FormatId::EVENTS],
+            ]),
             shard: Shard::new(limits, NODE, move |topic: &Topic| settings[topic.as_str()]),
             topics,
             pass: None,
             pass_is_silent: false,
             to_wake: HashSet::new(),
             woken: HashSet::new(),
-            sockets: Sockets::default(),
+            sockets: Sockets {
+                shuffles: random.chance(50).then(|| Random::new(seed + 1)),
+                ..Sockets::default()
+            },
             clients: Vec::new(),
             gone: Vec::new(),
             report: Report::default(),
@@ -223,7 +233,7 @@ impl World {
     }
 
     fn add_client(&mut self, format: FormatId, healthy: bool, room: Option<usize>) {
-        let id = self.shard.connect(format, format != FormatId::RAW);
+        let id = self.shard.connect(format, format.plain() != FormatId::RAW);
         self.sockets.open(id, room);
         self.trace(|| format!("  {id:?}, healthy: {healthy}, {}", format.format().name()));
         self.clients.push(Client {
@@ -708,7 +718,7 @@ impl World {
             let live = kept.bytes - kept.gap_bytes - kept.replay_bytes;
             assert!(live <= counted, "{id:?} {kept:?} {counted}");
             // A replay may have been of words that raw clients are not told.
-            if kept.replay_bytes == 0 && client.format != FormatId::RAW {
+            if kept.replay_bytes == 0 && client.format.plain() != FormatId::RAW {
                 assert_eq!(live, counted, "{id:?} {kept:?}");
                 let class = class_of(counted);
                 let is_alone = client.is_paced() || before.0[class] - after.0[class] == counted;
@@ -860,12 +870,12 @@ impl World {
                 Eviction::SlowConsumer => {
                     // Too many notices are answers that nobody reads.
                     let strict = policies.contains(&SlowPolicy::Disconnect);
-                    assert!(strict || client.format != FormatId::RAW, "nothing strict here");
+                    assert!(strict || client.format.plain() != FormatId::RAW, "nothing strict here");
                     self.seen.slow_consumers += 1;
                 }
                 Eviction::Gap => {
                     let lenient = policies.iter().any(|policy| *policy != SlowPolicy::Disconnect);
-                    assert!(client.format == FormatId::RAW && lenient);
+                    assert!(client.format.plain() == FormatId::RAW && lenient);
                     self.seen.evictions_for_a_gap += 1;
                 }
                 Eviction::Budget => {
@@ -1004,8 +1014,8 @@ impl World {
                 assert!(!self.shard.is_waiting(client.id));
                 reader.finish(&given);
                 for &topic in client.starts.keys() {
-                    let can_be =
-                        self.topics.settings(topic).stale_after.is_some() && client.format != FormatId::RAW;
+                    let can_be = self.topics.settings(topic).stale_after.is_some()
+                        && client.format.plain() != FormatId::RAW;
                     let is_stale = can_be && self.topics.last(topic) > 0;
                     assert_eq!(reader.is_told_stale(topic), is_stale, "{:?} of topic {topic}", client.id);
                 }
@@ -1026,6 +1036,9 @@ impl World {
         }
         self.check();
         self.seen.conflated += self.report.conflated;
+        let shuffles = self.sockets.shuffles.is_some();
+        *(if shuffles { &mut self.seen.steps_shuffled } else { &mut self.seen.steps_in_order }) +=
+            self.sockets.together;
         assert_eq!((self.shard.len(), self.shard.topics(), self.shard.patterns()), (0, 0, 0));
         assert_eq!((self.shard.outbox_bytes(), *self.shard.outboxes()), (0, Default::default()));
     }

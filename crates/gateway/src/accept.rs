@@ -122,11 +122,12 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
     let stream = parts.io.into_inner();
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
-        (Ok(()), Some(Upgrade::WebSocket(endpoint))) => {
-            drop(spawn_local(websocket::run(Rc::clone(&worker), stream, parts.read_buf, endpoint, permit)));
+        (Ok(()), Some(Upgrade::WebSocket(endpoint, format))) => {
+            let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
+            drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, permit)));
         }
         (Err(_), Some(Upgrade::Stream(request))) => {
-            drop(spawn_local(http_stream::run(Rc::clone(&worker), stream, request, permit)));
+            drop(spawn_local(http_stream::open(Rc::clone(&worker), stream, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
             write_now(

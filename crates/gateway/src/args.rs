@@ -34,10 +34,11 @@ pub enum Action {
 }
 
 /// Keys of the configuration that are not limits.
-const KEYS: [(&str, &str); 3] = [
+const KEYS: [(&str, &str); 4] = [
     ("listen", "Public address [default: 127.0.0.1:8080]"),
     ("admin", "Operators' address: metrics, health [default: 127.0.0.1:9090]"),
     ("workers", "Workers, each a thread with its own listener [default: one per core]"),
+    ("writer", "How passes are written to sockets: ring (io_uring), inline, or auto [default: auto]"),
 ];
 
 /// The whole command line.

@@ -15,6 +15,7 @@ use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
 use crate::units;
+use crate::writer;
 
 /// What the gateway was told.
 #[derive(Debug, Clone)]
@@ -25,10 +26,24 @@ pub struct Config {
     pub admin: SocketAddr,
     /// How many workers; each is a thread with its own listener, runtime and shard.
     pub workers: usize,
+    /// How passes are written to sockets.
+    pub writer: WriterChoice,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
     pub topics: Vec<TopicRule>,
+}
+
+/// How passes are written to sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriterChoice {
+    /// Through io_uring where that is to be had.
+    #[default]
+    Auto,
+    /// Through io_uring.
+    Ring,
+    /// By a system call for each socket.
+    Inline,
 }
 
 /// What holds for the topics that match a pattern. What it leaves out has the default.
@@ -40,6 +55,7 @@ pub struct TopicRule {
     last_value: Option<bool>,
     replay: ReplayRule,
     stale_after: Option<Duration>,
+    deflate: bool,
 }
 
 /// `replay = false`, or bounds of its own.
@@ -60,6 +76,8 @@ pub struct TopicSettings {
     pub retention: Retention,
     /// A topic silent for longer is stale.
     pub stale_after: Option<Duration>,
+    /// Its messages are compressed for WebSockets that negotiated that.
+    pub deflate: bool,
 }
 
 /// What is wrong with a configuration: one line per error.
@@ -78,6 +96,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
+            writer: WriterChoice::default(),
             limits: Limits::default(),
             topics: Vec::new(),
         }
@@ -121,7 +140,13 @@ impl Config {
                 replay: (!replay.off).then_some(limits),
             },
             stale_after: rule.and_then(|rule| rule.stale_after),
+            deflate: rule.is_some_and(|rule| rule.deflate),
         }
+    }
+
+    /// Whether any topic may be compressed: else nobody is offered it.
+    pub fn deflates(&self) -> bool {
+        self.topics.iter().any(|rule| rule.deflate)
     }
 
     fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
@@ -155,7 +180,7 @@ impl Config {
                 }
                 ("limits", _) => errors.push("limits: not a table".into()),
                 ("topics", _) => errors.push("topics: not an array of tables".into()),
-                ("listen" | "admin" | "workers", value) => {
+                ("listen" | "admin" | "workers" | "writer", value) => {
                     if let Err(error) = scalar(value).and_then(|text| self.set(key, &text)) {
                         errors.push(format!("{key}: {error}"));
                     }
@@ -177,6 +202,14 @@ impl Config {
                 self.workers = units::Count(text)?;
                 if self.workers > ShardSet::SHARDS_MAX {
                     return Err(format!("at most {} workers", ShardSet::SHARDS_MAX));
+                }
+            }
+            "writer" => {
+                self.writer = match text {
+                    "auto" => WriterChoice::Auto,
+                    "ring" => WriterChoice::Ring,
+                    "inline" => WriterChoice::Inline,
+                    _ => return Err(format!("{text:?} is not auto, ring or inline")),
                 }
             }
             _ => {
@@ -217,12 +250,17 @@ impl Config {
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
         }
+        if self.writer == WriterChoice::Ring
+            && let Err(reason) = writer::probe()
+        {
+            errors.push(format!("writer: {reason}"));
+        }
     }
 }
 
 fn topic_rule(table: &Table) -> Result<TopicRule, String> {
     let (mut pattern, mut slow, mut last_value) = (None, None, None);
-    let (mut replay, mut stale_after) = (ReplayRule::default(), None);
+    let (mut replay, mut stale_after, mut deflate) = (ReplayRule::default(), None, false);
     for (key, value) in table {
         match (key.as_str(), value) {
             ("match", Value::String(text)) => {
@@ -237,6 +275,7 @@ fn topic_rule(table: &Table) -> Result<TopicRule, String> {
                 });
             }
             ("last_value", Value::Boolean(keeps)) => last_value = Some(*keeps),
+            ("deflate", Value::Boolean(on)) => deflate = *on,
             ("replay", Value::Boolean(on)) => replay.off = !on,
             ("replay", Value::Table(table)) => {
                 replay = replay_rule(table).map_err(|error| format!("replay.{error}"))?;
@@ -246,13 +285,13 @@ fn topic_rule(table: &Table) -> Result<TopicRule, String> {
                 stale_after = Some(time.map_err(|error| format!("stale_after: {error}"))?);
             }
             ("match" | "slow", _) => return Err(format!("{key}: not a string")),
-            ("last_value", _) => return Err(format!("{key}: neither true nor false")),
+            ("last_value" | "deflate", _) => return Err(format!("{key}: neither true nor false")),
             ("replay", _) => return Err(format!("{key}: neither true, false nor a table")),
             _ => return Err(format!("{key}: unknown key")),
         }
     }
     let pattern = pattern.ok_or("match: missing")?;
-    Ok(TopicRule { pattern, slow, last_value, replay, stale_after })
+    Ok(TopicRule { pattern, slow, last_value, replay, stale_after, deflate })
 }
 
 fn replay_rule(table: &Table) -> Result<ReplayRule, String> {
@@ -306,6 +345,7 @@ mod tests {
             match = "echo"
             last_value = false
             replay = false
+            deflate = true
             "#,
         )
         .unwrap();
@@ -317,6 +357,7 @@ mod tests {
         let replay = ReplayLimits { messages_max: 5, age_max: Duration::from_secs(1), bytes_max: 1 << 20 };
         assert_eq!(ticker.retention.replay, Some(replay));
         assert_eq!(settings("echo").retention, Retention { last_value: false, replay: None });
+        assert!(settings("echo").deflate && !ticker.deflate && config.deflates());
         let other = settings("other");
         assert_eq!((other.slow, other.retention.last_value), (SlowPolicy::Disconnect, true));
         assert_eq!(other.retention.replay.map(|replay| replay.messages_max), Some(1_000));
@@ -347,6 +388,7 @@ mod tests {
         check("[[topics]]\nmatch = \"a..b\"", &["topics[0].match: \"a..b\""]);
         check("[[topics]]\nmatch = \"a\"\nslow = \"never\"", &["topics[0].slow: \"never\""]);
         check("[[topics]]\nmatch = \"a\"\nlast = 1", &["topics[0].last: unknown key"]);
+        check("[[topics]]\nmatch = \"a\"\ndeflate = 6", &["topics[0].deflate: neither true nor false"]);
         check("[[topics]]\nmatch = \"a\"\nreplay = 1", &["topics[0].replay: neither"]);
         check("[[topics]]\nmatch = \"a\"\nreplay = { age = 1 }", &["topics[0].replay.age: \"1\""]);
     }

@@ -3,10 +3,11 @@
 //! fastwebsockets computes the answer; what it does not look at is checked here first.
 
 use fanfare_wire::event::ErrorCode;
+use fanfare_wire::websocket::extension::{self, Answer};
 use http_body_util::Full;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -20,11 +21,22 @@ pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     has_token(request.headers(), UPGRADE, "websocket")
 }
 
-/// Checks the request and makes the 101. `subprotocols` are those this endpoint speaks; none asked for is fine.
+/// A handshake that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// The 101.
+    pub(crate) response: Response<Body>,
+    /// permessage-deflate was negotiated.
+    pub(crate) deflate: bool,
+}
+
+/// Checks the request and makes the 101. `subprotocols` are those this endpoint speaks; none asked for is fine. `deflate`
+/// says whether permessage-deflate is for anybody.
 pub(crate) fn accept<B>(
     request: &mut Request<B>,
     subprotocols: &[&'static str],
-) -> Result<Response<Body>, Refused> {
+    deflate: bool,
+) -> Result<Accepted, Refused> {
     if request.method() != Method::GET {
         return Err(ApiError::method_not_allowed("GET").into());
     }
@@ -49,13 +61,17 @@ pub(crate) fn accept<B>(
         return Err(ApiError::bad_request("Sec-WebSocket-Key is not 16 bytes in base64").into());
     }
     let subprotocol = choose(headers, subprotocols)?;
+    let extension = if deflate { negotiate(headers)? } else { None };
     let (response, _) = fastwebsockets::upgrade::upgrade(request)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut response = response.map(|_| Full::default());
     if let Some(subprotocol) = subprotocol {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
-    Ok(response)
+    if let Some(answer) = extension {
+        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(answer.text()));
+    }
+    Ok(Accepted { response, deflate: extension.is_some() })
 }
 
 /// A handshake that was not accepted.
@@ -101,6 +117,14 @@ fn choose(headers: &HeaderMap, known: &[&'static str]) -> Result<Option<&'static
         None if known.is_empty() => Err(ApiError::bad_request("no subprotocol is spoken here")),
         None => Err(ApiError::bad_request(format!("subprotocols spoken here: {}", known.join(", ")))),
     }
+}
+
+/// permessage-deflate, if the client offers what can be kept.
+fn negotiate(headers: &HeaderMap) -> Result<Option<Answer>, ApiError> {
+    let lines = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+    // What is not text is in no token, either.
+    let lines = lines.map(|line| line.to_str().unwrap_or("\0"));
+    extension::negotiate(lines).map_err(|malformed| ApiError::bad_request(malformed.to_string()))
 }
 
 /// 16 bytes in base64: 22 digits and two paddings.
@@ -152,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_good_handshake_gets_the_answer_of_the_rfc() {
-        let response = accept(&mut request(|_| {}), &[NATIVE_JSON]).unwrap();
+        let response = accept(&mut request(|_| {}), &[NATIVE_JSON], false).unwrap().response;
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(response.headers()["connection"], "upgrade");
@@ -162,7 +186,7 @@ mod tests {
     #[test]
     fn bad_handshakes_are_refused() {
         fn check(change: impl FnOnce(&mut Request<()>), status: u16) {
-            let refused = accept(&mut request(change), &[NATIVE_JSON]).err().unwrap();
+            let refused = accept(&mut request(change), &[NATIVE_JSON], true).err().unwrap();
             assert_eq!(refused.response().status(), status, "{refused:?}");
             assert_eq!(refused.response().headers()["connection"], "close");
         }
@@ -174,6 +198,7 @@ mod tests {
         check(set("sec-websocket-key", "short"), 400);
         check(set("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZ===="), 400);
         check(set("sec-websocket-protocol", "mqtt"), 400);
+        check(set("sec-websocket-extensions", "permessage-deflate; =1"), 400);
         check(set("content-length", "5"), 400);
         check(set("transfer-encoding", "chunked"), 400);
         check(|request| drop(request.headers_mut().remove("host")), 400);
@@ -183,14 +208,37 @@ mod tests {
             },
             400,
         );
-        let refused = accept(&mut request(set("sec-websocket-version", "8")), &[]).err().unwrap();
+        let refused = accept(&mut request(set("sec-websocket-version", "8")), &[], false).err().unwrap();
         assert_eq!(refused.response().headers()["sec-websocket-version"], "13");
     }
 
     #[test]
     fn the_clients_first_known_subprotocol_is_echoed() {
         let mut request = request(set("sec-websocket-protocol", "mqtt, fanfare.v1.json"));
-        let response = accept(&mut request, &[NATIVE_JSON]).unwrap();
+        let response = accept(&mut request, &[NATIVE_JSON], false).unwrap().response;
         assert_eq!(response.headers()[SEC_WEBSOCKET_PROTOCOL], NATIVE_JSON);
+    }
+
+    #[test]
+    fn an_extension_is_for_those_who_offer_it_where_there_is_one() {
+        let check = |lines: &[&'static str], deflate, expect: Option<&str>| {
+            let mut request = request(|request| {
+                for line in lines {
+                    request.headers_mut().append(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(line));
+                }
+            });
+            let Accepted { response, deflate } = accept(&mut request, &[], deflate).unwrap();
+            let answer = response.headers().get(SEC_WEBSOCKET_EXTENSIONS);
+            assert_eq!(answer.map(|answer| answer.to_str().unwrap()), expect, "{lines:?}");
+            assert_eq!(deflate, expect.is_some());
+        };
+        let answer = Some(Answer::Plain.text());
+        check(&[], true, None);
+        check(&["permessage-deflate"], false, None);
+        check(&["not; a = list ="], false, None);
+        check(&["permessage-deflate; client_max_window_bits"], true, answer);
+        check(&["permessage-deflate; server_max_window_bits=9"], true, None);
+        check(&["permessage-deflate; server_max_window_bits=9", "x, permessage-deflate"], true, answer);
+        check(&["permessage-deflate; server_max_window_bits=12"], true, Some(Answer::Window.text()));
     }
 }

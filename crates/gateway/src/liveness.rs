@@ -95,7 +95,10 @@ fn beat(worker: &Worker) {
         };
         let pushed = worker.shard.borrow_mut().push_event(id, &Event::Heartbeat { time: unix_ms() });
         match pushed {
-            Ok(()) => drop(worker.flush(id)),
+            Ok(()) => {
+                worker.flush(id);
+                worker.shard.borrow_mut().rest(id);
+            }
             Err(eviction) => worker.close(&connection, eviction.into()),
         }
         worker.liveness.borrow_mut().beat(interval, id);
@@ -111,6 +114,7 @@ fn ping(worker: &Worker, tick: usize, ticks: usize) {
     for (id, format) in due {
         worker.shard.borrow_mut().push_pong(id, transport::heartbeat(format));
         worker.flush(id);
+        worker.shard.borrow_mut().rest(id);
         if let Some(connection) = worker.connections.borrow().get(id) {
             // A stream's heartbeat is not answered: the socket has to take it.
             let waits = transport::is_websocket(format) || worker.shard.borrow().is_waiting(id);

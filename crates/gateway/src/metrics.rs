@@ -82,6 +82,7 @@ pub(crate) struct Counters {
     pub(crate) http_connections: Counter,
     pub(crate) raw_connections: Counter,
     pub(crate) json_connections: Counter,
+    pub(crate) deflate_connections: Counter,
     pub(crate) stream_connections: Counter,
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
@@ -94,10 +95,16 @@ pub(crate) struct Counters {
     pub(crate) deliveries: Counter,
     pub(crate) delivery_bytes: Counter,
     pub(crate) writes: Counter,
+    pub(crate) submissions: Counter,
+    /// 1 of a worker that has a ring.
+    pub(crate) rings: Counter,
     pub(crate) dropped: Counter,
     pub(crate) blocked: Counter,
     pub(crate) conflated: Counter,
     pub(crate) sheds: Counter,
+    pub(crate) deflated: Counter,
+    pub(crate) deflate_bytes_in: Counter,
+    pub(crate) deflate_bytes_out: Counter,
     pub(crate) outbox_bytes: Counter,
     pub(crate) outbox_classes: OutboxClasses,
     pub(crate) subscribed_topics: Counter,
@@ -111,9 +118,25 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// The gauge of subscribers that read `format`.
+    /// Counts a subscriber that reads `format`.
+    pub(crate) fn connected(&self, format: FormatId) {
+        self.subscribers(format).add(1);
+        if format != format.plain() {
+            self.deflate_connections.add(1);
+        }
+    }
+
+    /// Counts one less.
+    pub(crate) fn disconnected(&self, format: FormatId) {
+        self.subscribers(format).subtract(1);
+        if format != format.plain() {
+            self.deflate_connections.subtract(1);
+        }
+    }
+
+    /// The gauge of subscribers that read `format`, compressed or not.
     pub(crate) fn subscribers(&self, format: FormatId) -> &Counter {
-        match format {
+        match format.plain() {
             FormatId::RAW => &self.raw_connections,
             FormatId::JSON => &self.json_connections,
             FormatId::LONG_POLL => &self.waiting_polls,
@@ -149,6 +172,11 @@ impl Page {
             sample(MetricType::GAUGE, Some(("transport", "raw")), sum(|c| &c.raw_connections)),
             sample(MetricType::GAUGE, Some(("transport", "json")), sum(|c| &c.json_connections)),
             sample(MetricType::GAUGE, Some(("transport", "stream")), sum(|c| &c.stream_connections)),
+        ];
+        let rings = sum(|c| &c.rings);
+        let writers = [
+            sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
+            sample(MetricType::GAUGE, Some(("writer", "inline")), shared.counters.len() as f64 - rings),
         ];
         vec![
             family(
@@ -197,8 +225,19 @@ impl Page {
             ),
             counter(
                 "fanfare_writes_total",
-                "System calls that wrote to subscribers' sockets.",
+                "Writes to subscribers' sockets, each a system call or part of a submission.",
                 sum(|c| &c.writes),
+            ),
+            counter(
+                "fanfare_submissions_total",
+                "System calls that submitted writes to io_uring.",
+                sum(|c| &c.submissions),
+            ),
+            family(
+                "fanfare_writers",
+                "Workers, by how they write to sockets.",
+                MetricType::GAUGE,
+                writers.into(),
             ),
             counter(
                 "fanfare_dropped_messages_total",
@@ -214,6 +253,26 @@ impl Page {
                 "fanfare_sheds_total",
                 "Times outboxes had to shrink because all together were past the budget.",
                 sum(|c| &c.sheds),
+            ),
+            gauge(
+                "fanfare_deflate_connections",
+                "WebSockets that negotiated permessage-deflate.",
+                sum(|c| &c.deflate_connections),
+            ),
+            counter(
+                "fanfare_deflated_messages_total",
+                "Compressions of a message, in vain ones included: one per message and format.",
+                sum(|c| &c.deflated),
+            ),
+            counter(
+                "fanfare_deflate_in_bytes_total",
+                "Bytes before their compression.",
+                sum(|c| &c.deflate_bytes_in),
+            ),
+            counter(
+                "fanfare_deflate_out_bytes_total",
+                "Bytes after their compression; as many where it was in vain.",
+                sum(|c| &c.deflate_bytes_out),
             ),
             counter("fanfare_polls_total", "Polls answered.", sum(|c| &c.polls)),
             gauge("fanfare_waiting_polls", "Polls that wait for a message.", sum(|c| &c.waiting_polls)),

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::demo;
 use crate::error::{ApiError, Body, text};
-use crate::handshake::{self, NATIVE_JSON};
+use crate::handshake::{self, Accepted, NATIVE_JSON};
 use crate::javascript;
 use crate::poll;
 use crate::publish;
@@ -31,7 +31,7 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Upgrade {
     /// Once its 101 is written.
-    WebSocket(Endpoint),
+    WebSocket(Endpoint, FormatId),
     /// In place of a response, which is written by the transport.
     Stream(http_stream::Request),
 }
@@ -240,12 +240,14 @@ fn switch(
     endpoint: Result<Endpoint, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
     let accepted = endpoint.map_err(handshake::Refused::from).and_then(|endpoint| {
-        let response = handshake::accept(request, subprotocols)?;
-        Ok((endpoint, response))
+        let accepted = handshake::accept(request, subprotocols, worker.shared.config.deflates())?;
+        Ok((endpoint, accepted))
     });
     match accepted {
-        Ok((endpoint, response)) => {
-            upgrade.set(Upgrade::WebSocket(endpoint));
+        Ok((endpoint, Accepted { response, deflate })) => {
+            let plain = endpoint.format();
+            let format = plain.deflated().filter(|_| deflate).unwrap_or(plain);
+            upgrade.set(Upgrade::WebSocket(endpoint, format));
             Ok(response)
         }
         Err(refused) => {

@@ -27,10 +27,13 @@ use crate::idempotency::IdempotencyStore;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
 use crate::worker::Worker;
+use crate::writer;
 
 /// What all threads of the process share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// Workers are to have rings.
+    pub(crate) with_rings: bool,
     pub(crate) dispatch: Dispatch,
     pub(crate) idempotency: IdempotencyStore,
     /// One per worker; only it writes.
@@ -81,6 +84,7 @@ impl Stop {
 impl Server {
     /// Opens the listeners.
     pub fn bind(config: Config, demo: Option<Demo>) -> anyhow::Result<Self> {
+        let with_rings = writer::choose(config.writer);
         let limits = &config.limits;
         let public = || format!("cannot listen on {}", config.listen);
         if config.workers > 1 && config.listen.port() != 0 {
@@ -99,6 +103,7 @@ impl Server {
         let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
         let admin_address = admin.local_addr().with_context(operators)?;
         let shared = Arc::new(Shared {
+            with_rings,
             dispatch: Dispatch { registry: registry(&config), inboxes: inboxes(&config) },
             idempotency: IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age),
             counters: (0..config.workers).map(|_| Counters::default()).collect(),
@@ -176,7 +181,8 @@ fn start_workers(
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         let run = move || {
             let runtime = runtime().context("cannot start a worker's runtime")?;
-            runtime.block_on(Worker::new(index, shared).run(listener))?;
+            let worker = Worker::new(index, shared).context("cannot open a worker's writer")?;
+            runtime.block_on(worker.run(listener))?;
             Ok(())
         };
         workers.push(thread.spawn(run).context("cannot start a worker")?);

@@ -38,19 +38,25 @@ impl Endpoint {
 /// A client's end, for the worker to carry out.
 type End = Result<(), DisconnectReason>;
 
-/// One client.
-pub(crate) struct Session {
-    endpoint: Endpoint,
+/// One client. Idle ones are many: how it began is not kept.
+pub(crate) enum Session {
+    /// What the client sends is published to the topic.
+    Raw(Topic),
+    Native,
 }
 
 impl Session {
-    pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+    pub(crate) fn new(worker: &Worker, endpoint: Endpoint) -> Self {
+        match endpoint {
+            // Its subscribers here share one name.
+            Endpoint::Raw { topic, .. } => Self::Raw(worker.shard.borrow().shared_name(topic)),
+            Endpoint::Native { .. } => Self::Native,
+        }
     }
 
     /// The first frames.
-    pub(crate) fn open(&self, worker: &Worker, connection: &Connection) -> End {
-        match &self.endpoint {
+    pub(crate) fn open(worker: &Worker, connection: &Connection, endpoint: &Endpoint) -> End {
+        match endpoint {
             Endpoint::Raw { wanted, .. } => {
                 let begun = subscribe::subscribe(worker, connection.id, wanted);
                 let begun = begun.map_err(|_| DisconnectReason::Refused)?;
@@ -80,7 +86,7 @@ impl Session {
         event: websocket::Event<'_>,
     ) -> End {
         connection.awaiting_pong.set(false);
-        match (event, &self.endpoint) {
+        match (event, self) {
             (websocket::Event::Ping(payload), _) => {
                 worker.shard.borrow_mut().push_pong(connection.id, frame(OpCode::Pong, payload));
                 Ok(())
@@ -89,12 +95,12 @@ impl Session {
             (websocket::Event::Close(close), _) => {
                 Err(DisconnectReason::PeerClosed(close.map(|(code, _)| code)))
             }
-            (websocket::Event::Text(text), Endpoint::Native { .. }) => native(worker, connection, text),
-            (websocket::Event::Binary(_), Endpoint::Native { .. }) => Err(DisconnectReason::WrongType),
-            (websocket::Event::Text(text), Endpoint::Raw { topic, .. }) => {
+            (websocket::Event::Text(text), Self::Native) => native(worker, connection, text),
+            (websocket::Event::Binary(_), Self::Native) => Err(DisconnectReason::WrongType),
+            (websocket::Event::Text(text), Self::Raw(topic)) => {
                 publish_raw(worker, topic, Kind::Text, text.as_bytes())
             }
-            (websocket::Event::Binary(payload), Endpoint::Raw { topic, .. }) => {
+            (websocket::Event::Binary(payload), Self::Raw(topic)) => {
                 publish_raw(worker, topic, Kind::Binary, payload)
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! | transport | formats | liveness | the last frame |
 //! |---|---|---|---|
-//! | WebSocket | raw, json | ping and pong | a close frame with code and reason |
+//! | WebSocket | raw, json, and both compressed | ping and pong | a close frame with code and reason |
 //! | HTTP stream | event_stream, events, ndjson | a heartbeat that the socket has to take | the last chunk |
 //! | long poll | long_poll | the request's own timeout | the answer |
 
@@ -25,7 +25,7 @@ use disconnect::DisconnectReason;
 
 /// Whether a format goes over a WebSocket; else over an HTTP stream.
 pub(crate) fn is_websocket(format: FormatId) -> bool {
-    matches!(format, FormatId::RAW | FormatId::JSON)
+    matches!(format.plain(), FormatId::RAW | FormatId::JSON)
 }
 
 /// What tells the peer that this was all.
@@ -33,7 +33,7 @@ pub(crate) fn last_frame(format: FormatId, reason: DisconnectReason) -> Bytes {
     match reason {
         _ if !is_websocket(format) => chunk::LAST,
         DisconnectReason::PeerClosed(None) => frame(OpCode::Close, &[]),
-        _ => close_frame(reason.code(format == FormatId::JSON), &reason.text()),
+        _ => close_frame(reason.code(format.plain() == FormatId::JSON), &reason.text()),
     }
 }
 
@@ -62,7 +62,10 @@ pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &
             connection.awaiting_pong.set(false);
         }
         match worker.flush_some(connection.id) {
-            Flushed::Empty => break,
+            Flushed::Empty => {
+                worker.shard.borrow_mut().rest(connection.id);
+                break;
+            }
             Flushed::More => {
                 context.waker().wake_by_ref();
                 return true;

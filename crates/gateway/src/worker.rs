@@ -12,10 +12,12 @@ use std::time::Instant;
 
 use fanfare_fanout::budget::SizeClasses;
 use fanfare_fanout::{
-    Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits, SubscriberId, TopicSettings,
+    Flushed, Left, OutboxLimits, Pass, Progress, Report, STEP_MAX, Shard, ShardLimits, SubscriberId,
+    TopicSettings,
 };
 use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
+use fanfare_wire::websocket::deflate;
 use fanfare_wire::{Draft, FormatId, Topic};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -32,10 +34,7 @@ use crate::server::Shared;
 use crate::subscribe;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
-use crate::writer::InlineWriter;
-
-/// After this many sockets a pass lets reads, pings and handshakes go on.
-const SOCKETS_PER_STEP: usize = 256;
+use crate::writer::{InlineWriter, Lent, Writer};
 
 /// After this many writes of what waits for it, a session lets the others go on: a long replay is written in many turns.
 const WRITES_PER_TURN: usize = 4;
@@ -54,6 +53,7 @@ pub(crate) struct Worker {
     /// Bytes just read, until they are parsed.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     report: RefCell<Report>,
+    writer: RefCell<Writer>,
     /// Polls that wait for a message.
     pub(crate) polls: RefCell<HashMap<SubscriberId, Rc<Notify>, ahash::RandomState>>,
     /// Somebody has just subscribed with a pace.
@@ -67,7 +67,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> std::io::Result<Rc<Self>> {
+        let writer = Writer::open(shared.with_rings, &shared.config, &shared.counters[index])?;
         let limits = &shared.config.limits;
         let outbox = OutboxLimits {
             bytes_max: limits.outbox_bytes,
@@ -80,20 +81,21 @@ impl Worker {
             let settings = rules.config.settings(topic);
             TopicSettings { policy: settings.slow, stale_after: settings.stale_after }
         });
-        Rc::new(Self {
+        Ok(Rc::new(Self {
             index,
             shard: RefCell::new(shard),
             connections: RefCell::default(),
             liveness: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             report: RefCell::default(),
+            writer: RefCell::new(writer),
             polls: RefCell::default(),
             paced: Notify::new(),
             silence: Notify::new(),
             open: Cell::new(0),
             finished: Notify::new(),
             shared,
-        })
+        }))
     }
 
     /// Runs until the drain is over.
@@ -139,13 +141,13 @@ impl Worker {
 
     async fn carry_out(&self, mut pass: Pass) {
         loop {
-            let progress = self.with_writer(|shard, writer, report| {
-                shard.deliver(&mut pass, SOCKETS_PER_STEP, writer, report)
-            });
+            let progress =
+                self.with_writer(|shard, writer, report| shard.deliver(&mut pass, STEP_MAX, writer, report));
             self.settle();
             if progress == Progress::Done {
                 break;
             }
+            // Reads, pings and handshakes go on.
             yield_now().await;
         }
         // Patterns make topics known.
@@ -162,7 +164,11 @@ impl Worker {
     // === publish ===
 
     /// Gives drafts their places and sends them on their way.
-    pub(crate) fn publish(&self, topic: &Topic, drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
+    pub(crate) fn publish(&self, topic: &Topic, mut drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
+        let config = &self.shared.config;
+        if config.deflates() && config.settings(topic).deflate {
+            drafts.iter_mut().for_each(|draft| draft.deflate = true);
+        }
         let messages = drafts.len() as u64;
         let bytes = drafts.iter().map(|draft| draft.payload_bytes() as u64).sum();
         let admitted = self.shared.dispatch.publish(self.index, topic, drafts)?;
@@ -176,11 +182,12 @@ impl Worker {
     /// Makes a socket a subscriber.
     pub(crate) fn connect(&self, stream: TcpStream, format: FormatId, permit: Permit) -> Rc<Connection> {
         // The raw format has no words for a gap.
-        let takes_gaps = format != FormatId::RAW;
+        let takes_gaps = format.plain() != FormatId::RAW;
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
+        self.writer.borrow_mut().add(id, &stream);
         let connection = Rc::new(Connection::new(id, stream, format, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
-        self.counters().subscribers(format).add(1);
+        self.counters().connected(format);
         connection
     }
 
@@ -193,8 +200,9 @@ impl Worker {
         let mut left = Vec::new();
         self.shard.borrow_mut().disconnect(connection.id, &mut left);
         self.connections.borrow_mut().remove(connection.id);
+        self.writer.borrow_mut().remove(connection.id, self.counters());
         self.leave(&left);
-        self.counters().subscribers(connection.format).subtract(1);
+        self.counters().disconnected(connection.format);
         self.counters().closes[reason.index()].add(1);
         tracing::debug!(client = %client_name(self.index, connection.id), reason = reason.label(), "closed");
     }
@@ -209,7 +217,7 @@ impl Worker {
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
-            if reason == DisconnectReason::Draining && connection.format == FormatId::JSON {
+            if reason == DisconnectReason::Draining && connection.format.plain() == FormatId::JSON {
                 let code = reason.code(true).0;
                 let bye =
                     Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
@@ -244,13 +252,11 @@ impl Worker {
     }
 
     /// Lends the shard together with what it writes through. [`settle`](Self::settle) comes after.
-    pub(crate) fn with_writer<R>(
-        &self,
-        run: impl FnOnce(&mut Shard, &mut InlineWriter<'_>, &mut Report) -> R,
-    ) -> R {
+    pub(crate) fn with_writer<R>(&self, run: impl FnOnce(&mut Shard, &mut Lent<'_>, &mut Report) -> R) -> R {
         let connections = self.connections.borrow();
-        let mut writer = InlineWriter { connections: &connections };
-        run(&mut self.shard.borrow_mut(), &mut writer, &mut self.report.borrow_mut())
+        let inline = InlineWriter { connections: &connections };
+        let mut lent = Lent { writer: &mut self.writer.borrow_mut(), inline, counters: self.counters() };
+        run(&mut self.shard.borrow_mut(), &mut lent, &mut self.report.borrow_mut())
     }
 
     /// Acts on what a step of the shard reported.
@@ -262,6 +268,10 @@ impl Worker {
         counters.writes.add(std::mem::take(&mut report.writes));
         counters.dropped.add(std::mem::take(&mut report.dropped));
         counters.conflated.add(std::mem::take(&mut report.conflated));
+        let deflated = deflate::take_counts();
+        counters.deflated.add(deflated.messages);
+        counters.deflate_bytes_in.add(deflated.bytes_in);
+        counters.deflate_bytes_out.add(deflated.bytes_out);
         counters.blocked.add(report.blocked.len() as u64);
         self.count_outboxes();
         if self.shared.outbox_bytes() > self.shared.config.limits.outbox_budget as u64 {

@@ -467,7 +467,7 @@ fn thousands_of_idle_connections_leave_nothing_behind() {
     let mut peers = crowd();
     let with_all = resident_bytes(&gateway);
     let each = with_all.saturating_sub(before) / count;
-    assert!(each < 20 * 1024, "{each} bytes for an idle connection");
+    assert!(each < 4 * 1024, "{each} bytes for an idle connection");
     publish(gateway.address, "a", "text/plain", "hello");
     for peer in &mut peers {
         assert_eq!(peer.text(), "hello");

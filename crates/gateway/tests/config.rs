@@ -36,6 +36,7 @@ fn a_bad_flag_names_its_key_before_anything_listens() {
     check(&["--workers", "0"], "workers: \"0\"");
     check(&["--workers", "1000"], "workers: ");
     check(&["--workers", "two"], "workers: ");
+    check(&["--writer", "fast"], "writer: \"fast\"");
     check(&["--outbox-bytes", "64KB"], "outbox_bytes: \"64KB\"");
     check(&["--outbox-bytes", "1.5MiB"], "outbox_bytes: ");
     check(&["--outbox-bytes", "0"], "outbox_bytes: ");

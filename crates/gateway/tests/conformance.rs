@@ -21,6 +21,9 @@ use support::{Gateway, PATIENCE};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Raw,
+    /// Both under permessage-deflate.
+    RawDeflate,
+    NativeDeflate,
     Native,
     NativeWildcard,
     EventStream,
@@ -33,8 +36,10 @@ enum Way {
     Newest,
 }
 
-const WAYS: [Way; 10] = [
+const WAYS: [Way; 12] = [
     Way::Raw,
+    Way::RawDeflate,
+    Way::NativeDeflate,
     Way::Native,
     Way::NativeWildcard,
     Way::EventStream,
@@ -86,7 +91,7 @@ struct Payload {
     json: &'static str,
 }
 
-const PAYLOADS: [Payload; 8] = [
+const PAYLOADS: [Payload; 9] = [
     Payload {
         content_type: "application/json",
         bytes: br#"{"n":1.00000000000000000001,"s":"\u0000 \u2028"}"#,
@@ -98,6 +103,13 @@ const PAYLOADS: [Payload; 8] = [
         bytes: b"a\n\ndata: forged\nid: 9:9\n\nevent: gap",
         event: "a\n\ndata: forged\nid: 9:9\n\nevent: gap",
         json: r#""data":"a\n\ndata: forged\nid: 9:9\n\nevent: gap""#,
+    },
+    // Long enough to be compressed, and worth it.
+    Payload {
+        content_type: "application/json",
+        bytes: br#"[[64000.10,0.5],[64000.20,0.5],[64000.30,0.5],[64000.40,0.5],[64000.50,0.5],[64000.60,0.5],[64000.70,0.5],[64000.80,0.5],[64000.90,0.5]]"#,
+        event: r#"[[64000.10,0.5],[64000.20,0.5],[64000.30,0.5],[64000.40,0.5],[64000.50,0.5],[64000.60,0.5],[64000.70,0.5],[64000.80,0.5],[64000.90,0.5]]"#,
+        json: r#""data":[[64000.10,0.5],[64000.20,0.5],[64000.30,0.5],[64000.40,0.5],[64000.50,0.5],[64000.60,0.5],[64000.70,0.5],[64000.80,0.5],[64000.90,0.5]]"#,
     },
     Payload { content_type: "text/plain", bytes: b"a\rb", event: "a\nb", json: r#""data":"a\rb""# },
     Payload {
@@ -124,14 +136,14 @@ const PAYLOADS: [Payload; 8] = [
 ];
 
 fn payload(number: u64) -> &'static Payload {
-    &PAYLOADS[(number % 8) as usize]
+    &PAYLOADS[(number % 9) as usize]
 }
 
 impl Way {
     fn shown(self, number: u64) -> Shown {
         let Payload { content_type, bytes, event, json } = *payload(number);
         let bytes = if content_type == "application/json" { event.as_bytes() } else { bytes };
-        match self {
+        match self.plain() {
             Self::Raw if content_type == "application/octet-stream" => Shown::Frame(BINARY, bytes.to_vec()),
             Self::Raw => Shown::Frame(TEXT, bytes.to_vec()),
             Self::EventStream => Shown::Event(event.to_owned()),
@@ -150,6 +162,19 @@ impl Way {
             Self::Poll | Self::LongPoll | Self::Newest => &[Start::Last],
             _ => &[Start::Last, Start::Live, Start::Earliest],
         }
+    }
+
+    /// The way without permessage-deflate.
+    fn plain(self) -> Self {
+        match self {
+            Self::RawDeflate => Self::Raw,
+            Self::NativeDeflate => Self::Native,
+            plain => plain,
+        }
+    }
+
+    fn websocket(self, address: SocketAddr, target: &str) -> Peer {
+        if self == self.plain() { Peer::websocket(address, target) } else { Peer::deflated(address, target) }
     }
 
     fn is_wildcard(self) -> bool {
@@ -201,10 +226,10 @@ impl<'a> Subscriber<'a> {
             Start::After(_) => format!("epoch={epoch}&offset={offset}"),
         };
         let (pattern, id) = (format!("{}.*", topic.split('.').next().unwrap()), format!("{epoch}:{offset}"));
-        let link = match way {
-            Way::Raw => Link::Socket(Peer::websocket(address, &format!("/topics/{topic}?{from}"))),
+        let link = match way.plain() {
+            Way::Raw => Link::Socket(way.websocket(address, &format!("/topics/{topic}?{from}"))),
             Way::Native | Way::NativeWildcard => {
-                let (mut peer, _) = Peer::native(address);
+                let (mut peer, _) = way.websocket(address, "/ws").welcomed();
                 let mut wish = match start {
                     Start::Last => json!({"from": "last"}),
                     Start::Live => json!({"from": "live"}),
@@ -238,6 +263,7 @@ impl<'a> Subscriber<'a> {
                 Link::Stream(Stream::open(address, &target, &[EVENTS]))
             }
             Way::Poll | Way::LongPoll | Way::Newest => Link::Requests,
+            deflate => unreachable!("{deflate:?} is not plain"),
         };
         let mut subscriber =
             Self { way, address, topic, place, link, recovered: None, polled: VecDeque::new() };
@@ -246,7 +272,7 @@ impl<'a> Subscriber<'a> {
     }
 
     fn begin(&mut self, start: &Start) {
-        match (&mut self.link, self.way) {
+        match (&mut self.link, self.way.plain()) {
             // Nothing tells that a raw subscription has begun but what begins with it, or a pong.
             (Link::Socket(peer), Way::Raw) if *start == Start::Live => {
                 peer.send(masked(PING, b""));
@@ -306,7 +332,7 @@ impl<'a> Subscriber<'a> {
     }
 
     fn step(&mut self) -> Option<Shown> {
-        match (&mut self.link, self.way) {
+        match (&mut self.link, self.way.plain()) {
             (Link::Socket(peer), Way::Raw) => {
                 let frame = peer.frame();
                 self.place.offset += 1;
@@ -416,7 +442,8 @@ impl<'a> Subscriber<'a> {
 
 #[test]
 fn a_subscriber_has_every_message_once_over_every_transport() {
-    let gateway = Gateway::start(&[]);
+    let file = ConfigFile::new("[[topics]]\nmatch = \">\"\ndeflate = true\n");
+    let gateway = Gateway::start(&["--config", file.path()]);
     let address = gateway.address;
     for way in WAYS {
         for start in way.starts() {
@@ -438,7 +465,7 @@ fn a_subscriber_has_every_message_once_over_every_transport() {
             }
             let mut place = subscriber.place.clone();
             drop(subscriber);
-            if matches!(way, Way::Raw | Way::Lines) {
+            if matches!(way.plain(), Way::Raw | Way::Lines) {
                 // They do not name the epoch.
                 place.epoch = epoch;
             }
@@ -451,6 +478,9 @@ fn a_subscriber_has_every_message_once_over_every_transport() {
                 post(address, &topic, number);
                 subscriber.expect([number], "live again");
             }
+            if let Link::Socket(peer) = &subscriber.link {
+                assert_eq!(peer.inflated > 0, way != way.plain(), "{way:?}");
+            }
         }
     }
     for transport in ["raw", "json", "stream"] {
@@ -459,12 +489,13 @@ fn a_subscriber_has_every_message_once_over_every_transport() {
     }
     until_metric(&gateway, "fanfare_subscribed_topics", |topics| topics == 0.0);
     until_metric(&gateway, "fanfare_subscribed_patterns", |patterns| patterns == 0.0);
+    until_metric(&gateway, "fanfare_deflate_connections", |open| open == 0.0);
     until_metric(&gateway, "fanfare_waiting_polls", |polls| polls == 0.0);
 }
 
 #[test]
 fn what_cannot_be_recovered_is_said_so_and_begins_with_the_last_value() {
-    let file = ConfigFile::new("[[topics]]\nmatch = \">\"\nreplay = { messages = 3 }\n");
+    let file = ConfigFile::new("[[topics]]\nmatch = \">\"\nreplay = { messages = 3 }\ndeflate = true\n");
     let gateway = Gateway::start(&["--config", file.path()]);
     let address = gateway.address;
     let foreign = || Place { epoch: "zzzzzzzz".into(), offset: 3, cursor: "zzzzzzzz:3".into() };
@@ -483,11 +514,11 @@ fn what_cannot_be_recovered_is_said_so_and_begins_with_the_last_value() {
         drop(subscriber);
         (4..=10).for_each(|number| drop(post(address, &topic, number)));
         for place in [foreign(), seen] {
-            if way == Way::Raw {
+            if way.plain() == Way::Raw {
                 // It has no words but the close code.
                 let Place { epoch, offset, .. } = &place;
                 let target = format!("/topics/{topic}?epoch={epoch}&offset={offset}");
-                assert_eq!(Peer::websocket(address, &target).close_code(), Some(4203), "{place:?}");
+                assert_eq!(way.websocket(address, &target).close_code(), Some(4203), "{place:?}");
                 continue;
             }
             let mut subscriber = Subscriber::open(address, way, &topic, &Start::After(place.clone()));
@@ -500,7 +531,8 @@ fn what_cannot_be_recovered_is_said_so_and_begins_with_the_last_value() {
         }
         // What the ring still has is recovered by those who name an offset.
         let kept = Place { epoch: post(address, &topic, 11), offset: 8, cursor: String::new() };
-        if matches!(way, Way::Raw | Way::Native | Way::NativeWildcard | Way::EventStream | Way::Lines) {
+        if matches!(way.plain(), Way::Raw | Way::Native | Way::NativeWildcard | Way::EventStream | Way::Lines)
+        {
             let mut subscriber = Subscriber::open(address, way, &topic, &Start::After(kept));
             subscriber.expect(9..=11, "the ring's own");
             assert_ne!(subscriber.recovered, Some(false), "{way:?}");

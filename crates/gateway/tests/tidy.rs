@@ -133,6 +133,18 @@ fn foreign_types_stay_where_they_are_wrapped() {
 }
 
 #[test]
+fn unsafe_code_stays_in_its_files() {
+    let allowed = [
+        "crates/gateway/src/writer/ring.rs",
+        "crates/loadgen/src/floor/ring.rs",
+        "crates/loadgen/src/reader/ring.rs",
+    ];
+    let unsafe_files = files_with("unsafe_code").into_iter().filter(|file| !file.contains("/tests/"));
+    let unsafe_files: Vec<_> = unsafe_files.filter(|file| !file.starts_with("crates/market")).collect();
+    assert_eq!(unsafe_files, allowed, "docs/ARCHITECTURE.md says where it may be");
+}
+
+#[test]
 fn every_limit_is_documented() {
     let document = read("docs/OPERATING.md");
     let documented: BTreeMap<&str, &str> = rows(&document, "## Limits").collect();

@@ -186,7 +186,7 @@ impl Progress {
         }
         self.pause("settle", SETTLE);
         let resident_connected = self.server.as_ref().and_then(|watch| watch.resident_bytes().ok());
-        let kernel_socket_bytes = self.server.as_ref().and_then(|watch| watch.kernel_socket_bytes().ok());
+        let kernel_connected = self.server.as_ref().and_then(|watch| watch.kernel_socket_bytes().ok());
 
         let stages = self.scene.scenario.stages.clone();
         let connections: usize = self.scene.scenario.publishers.iter().map(load::connections).sum();
@@ -205,6 +205,8 @@ impl Progress {
             self.scene.window.cut(self.scene.clock.now_ns());
             edges = Some((from, self.edge()?));
         }
+        // Who does not read makes it grow meanwhile.
+        let kernel_window = self.server.as_ref().and_then(|watch| watch.kernel_socket_bytes().ok());
         let now_ns = self.scene.clock.now_ns();
         self.scene.window.cut(now_ns);
         let window_seconds = self.scene.window.seconds(now_ns);
@@ -233,7 +235,7 @@ impl Progress {
             resident_before: self.resident_before,
             resident_connected,
             resident_peak,
-            kernel_socket_bytes,
+            kernel_socket_bytes: kernel_connected.max(kernel_window),
             cut_off: self.cut_off,
             partial: self.partial,
             series: self.series.points,

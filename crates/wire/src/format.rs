@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::formats::{event_stream, events, json, long_poll, ndjson, raw};
+use crate::formats::{deflated, event_stream, events, json, long_poll, ndjson, raw};
 use crate::message::Message;
 use crate::position::Epoch;
 
@@ -33,14 +33,19 @@ pub trait WireFormat: Send + Sync {
 }
 
 /// Every format this server speaks. A [`FormatId`] is a row of it.
-pub const FORMATS: [&dyn WireFormat; 6] = [
+pub const FORMATS: [&dyn WireFormat; 8] = [
     &raw::Raw,
     &json::Json,
     &event_stream::EventStream,
     &ndjson::Ndjson,
     &events::Events,
     &long_poll::LongPoll,
+    &deflated::RawDeflate,
+    &deflated::JsonDeflate,
 ];
+
+/// How many rows of [`FORMATS`], from the first on, are formats of their own. The others are these, compressed.
+pub(crate) const PLAIN_FORMATS: usize = 6;
 
 /// Names a row of [`FORMATS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,13 +66,44 @@ impl FormatId {
     /// The native JSON object as it stands in the answer to a poll.
     pub const LONG_POLL: Self = Self(5);
 
+    /// [`RAW`](Self::RAW) under permessage-deflate.
+    pub const RAW_DEFLATE: Self = Self(6);
+    /// [`JSON`](Self::JSON) under permessage-deflate.
+    pub const JSON_DEFLATE: Self = Self(7);
+
     /// Every format, in the order of [`FORMATS`].
-    pub const ALL: [Self; FORMATS.len()] =
-        [Self::RAW, Self::JSON, Self::EVENT_STREAM, Self::NDJSON, Self::EVENTS, Self::LONG_POLL];
+    pub const ALL: [Self; FORMATS.len()] = [
+        Self::RAW,
+        Self::JSON,
+        Self::EVENT_STREAM,
+        Self::NDJSON,
+        Self::EVENTS,
+        Self::LONG_POLL,
+        Self::RAW_DEFLATE,
+        Self::JSON_DEFLATE,
+    ];
 
     /// The row in [`FORMATS`]; below `FORMATS.len()`.
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The format without permessage-deflate: its clients say and are told the same.
+    pub const fn plain(self) -> Self {
+        match self {
+            Self::RAW_DEFLATE => Self::RAW,
+            Self::JSON_DEFLATE => Self::JSON,
+            plain => plain,
+        }
+    }
+
+    /// The format under permessage-deflate, if it is one of a WebSocket.
+    pub const fn deflated(self) -> Option<Self> {
+        match self.plain() {
+            Self::RAW => Some(Self::RAW_DEFLATE),
+            Self::JSON => Some(Self::JSON_DEFLATE),
+            _ => None,
+        }
     }
 
     /// The format itself.

@@ -1,5 +1,6 @@
 //! One file per wire format.
 
+pub(crate) mod deflated;
 pub(crate) mod event_stream;
 pub(crate) mod events;
 pub(crate) mod json;

@@ -4,6 +4,7 @@
 //!   body ──► Draft ──(the registry gives it its place)──► Message ──Arc──► shards
 //!            one allocation:                              frames[RAW]   the draft's bytes, as they are
 //!            [ header | payload ]                         frames[JSON]  encoded by its first reader
+//!                                                         deflated      likewise, on topics that compress
 //! ```
 //!
 //! # Invariants
@@ -17,7 +18,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use crate::format::{FORMATS, FormatId};
+use crate::format::{FORMATS, FormatId, PLAIN_FORMATS};
 use crate::formats::raw;
 use crate::position::{Epoch, Position};
 use crate::topic::Topic;
@@ -87,6 +88,8 @@ pub struct Draft {
     pub event: Option<Box<str>>,
     /// The publisher's conflation key: on a conflating topic a newer message replaces a queued one with its key.
     pub key: Option<Box<str>>,
+    /// The topic compresses its messages for those who negotiated that.
+    pub deflate: bool,
     kind: Kind,
     raw_frame: Bytes,
     payload_start: usize,
@@ -97,7 +100,8 @@ impl Draft {
     pub fn new(topic: Topic, kind: Kind, payload: &[u8]) -> Self {
         let payload = if kind == Kind::Json { unbroken(payload) } else { Cow::Borrowed(payload) };
         let raw_frame = raw::encode_payload(kind, &payload);
-        Self { topic, event: None, key: None, kind, raw_frame, payload_start: header_len(payload.len()) }
+        let payload_start = header_len(payload.len());
+        Self { topic, event: None, key: None, deflate: false, kind, raw_frame, payload_start }
     }
 
     /// The payload's length in bytes.
@@ -125,21 +129,29 @@ pub struct Message {
     key: Option<Box<str>>,
     payload_start: usize,
     /// One cell per wire format; the raw one is set from the start. Whoever needs a frame first encodes it.
-    frames: [OnceLock<Bytes>; FORMATS.len()],
+    frames: [OnceLock<Bytes>; PLAIN_FORMATS],
+    /// The cells of the compressed formats, on topics that compress. On the others those are the plain formats.
+    deflated: Option<Box<[OnceLock<Bytes>; FORMATS.len() - PLAIN_FORMATS]>>,
 }
 
 impl Message {
     /// Gives a draft its place. `sequence` counts the messages of the node, over all topics.
     pub fn new(draft: Draft, position: Position, sequence: u64) -> Self {
-        let Draft { topic, event, key, kind, raw_frame, payload_start } = draft;
-        let mut frames = [const { OnceLock::new() }; FORMATS.len()];
+        let Draft { topic, event, key, deflate, kind, raw_frame, payload_start } = draft;
+        let mut frames = [const { OnceLock::new() }; PLAIN_FORMATS];
         frames[FormatId::RAW.index()] = OnceLock::from(raw_frame);
-        Self { topic, position, sequence, kind, event, key, payload_start, frames }
+        let deflated = deflate.then(Box::default);
+        Self { topic, position, sequence, kind, event, key, payload_start, frames, deflated }
     }
 
     /// The whole frame in `format`, the same bytes for every caller.
     pub fn frame(&self, format: FormatId) -> &Bytes {
-        self.frames[format.index()].get_or_init(|| format.format().encode(self))
+        let cell = match (format.index().checked_sub(PLAIN_FORMATS), &self.deflated) {
+            (None, _) => &self.frames[format.index()],
+            (Some(compressed), Some(cells)) => &cells[compressed],
+            (Some(_), None) => return self.frame(format.plain()),
+        };
+        cell.get_or_init(|| format.format().encode(self))
     }
 
     /// The concrete topic, also for those who came by a wildcard.

@@ -8,10 +8,14 @@
 //! | [`header`] | operation codes, frame headers both ways, whole frames |
 //! | [`mask`](mod@mask) | the XOR of client frames |
 //! | [`close`] | close codes and close frames |
+//! | [`deflate`] | permessage-deflate: messages compressed and inflated |
+//! | [`extension`] | what a client offers in its handshake, and the answer |
 //! | [`fault`] | what a client did wrong, with its close code and metric label |
 //! | [`parser`] | a client's bytes to messages and control frames |
 
 pub mod close;
+pub mod deflate;
+pub mod extension;
 pub mod fault;
 pub mod header;
 pub mod mask;

@@ -1,9 +1,11 @@
 //! The parser under random streams: split anywhere they mean the same, and what was sent comes out.
 
-use fanfare_wire::websocket::{CloseCode, Event, Fault, OpCode, Parser, ParserLimits, encode_masked_frame};
+use fanfare_wire::websocket::{
+    CloseCode, Event, Fault, OpCode, Parser, ParserLimits, deflate, encode_masked_frame, header_len,
+};
 use proptest::{collection::vec, prelude::*, sample};
 
-const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 2000, fragments_max: 6 };
+const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 2000, fragments_max: 6, deflate: true };
 
 /// An [`Event`] that outlives its input.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +62,7 @@ fn masked(opcode: OpCode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     frame
 }
 
-/// A message in one frame or a few with pings between them, a control frame, or now and then a close.
+/// A message in one frame or a few with pings between them, compressed or not, a control frame, or now and then a close.
 fn valid_frames() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![
         4 => "\\PC{0,40}".prop_map(String::into_bytes),
@@ -78,14 +80,22 @@ fn valid_frames() -> impl Strategy<Value = Vec<u8>> {
         any::<[u8; 4]>(),
         vec(any::<sample::Index>(), 0..5),
         any::<bool>(),
+        prop_oneof![3 => Just(0), 1 => 1..20_usize],
     )
-        .prop_map(|(opcode, payload, key, cuts, pings)| {
+        .prop_map(|(opcode, mut payload, key, cuts, pings, repetitions)| {
             let mut stream = Vec::new();
+            let compressed = deflate::frame(opcode, &payload.repeat(repetitions));
+            if let Some(frame) = &compressed {
+                payload = payload_of(frame).to_vec();
+            }
             let fragments = split(&payload, &cuts);
             for (at, fragment) in fragments.iter().enumerate() {
                 let opcode = if at == 0 { opcode } else { OpCode::Continuation };
                 let start = stream.len();
                 encode_masked_frame(opcode, fragment, key, &mut stream);
+                if at == 0 && compressed.is_some() {
+                    stream[start] |= 0x40;
+                }
                 if at + 1 < fragments.len() {
                     stream[start] &= 0x7f;
                     if pings {
@@ -101,6 +111,11 @@ fn valid_frames() -> impl Strategy<Value = Vec<u8>> {
             stream
         });
     prop_oneof![6 => message, 2 => control, 1 => close]
+}
+
+/// What stands behind the header of a server's frame of fewer than 64 KiB.
+fn payload_of(frame: &[u8]) -> &[u8] {
+    &frame[if frame[1] == 126 { header_len(126) } else { header_len(0) }..]
 }
 
 /// Frames, most of them valid, with a few bits of the stream turned over.
@@ -124,6 +139,27 @@ proptest! {
         let whole = parse([&stream[..]]);
         prop_assert_eq!(&parse(split(&stream, &cuts)), &whole, "cut at random");
         prop_assert_eq!(&parse(stream.chunks(1)), &whole, "byte by byte");
+    }
+
+    #[test]
+    fn compressed_messages_come_out(
+        texts in vec("[a-f \u{e4}]{0,300}", 1..5),
+        key: [u8; 4],
+        cuts in vec(any::<sample::Index>(), 0..6),
+    ) {
+        let mut stream = Vec::new();
+        for text in &texts {
+            let start = stream.len();
+            match deflate::frame(OpCode::Text, text.as_bytes()) {
+                Some(frame) => {
+                    encode_masked_frame(OpCode::Text, payload_of(&frame), key, &mut stream);
+                    stream[start] |= 0x40;
+                }
+                None => encode_masked_frame(OpCode::Text, text.as_bytes(), key, &mut stream),
+            }
+        }
+        let expect: Vec<_> = texts.into_iter().map(|text| Ok(Owned::Text(text))).collect();
+        prop_assert_eq!(parse(split(&stream, &cuts)), expect);
     }
 
     #[test]

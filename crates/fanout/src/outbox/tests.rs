@@ -362,4 +362,12 @@ fn an_empty_outbox_gives_its_memory_back() {
     let total = outbox.bytes();
     outbox.advance(total);
     assert_eq!(outbox.queue.capacity(), 0);
+
+    push(&mut outbox, batch(1, 100, 100), 0, 0);
+    outbox.rest();
+    assert_eq!(outbox.queue.len(), 1, "what waits stays");
+    outbox.advance(outbox.bytes());
+    assert_ne!(outbox.queue.capacity(), 0, "the next pass need not allocate");
+    outbox.rest();
+    assert_eq!(outbox.queue.capacity(), 0);
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::outbox::Flushed;
-use crate::pass::{Progress, Report, Sink, Written};
+use crate::pass::{Progress, Report};
+use crate::sink::{Sink, Written};
 use crate::slow_consumer::SlowPolicy;
 use fanfare_wire::websocket::{OpCode, frame};
 use fanfare_wire::{Draft, Epoch, Kind, Message, Position};

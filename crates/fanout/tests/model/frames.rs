@@ -1,5 +1,7 @@
 //! What a client sees of its bytes: WebSocket frames, or the chunks of an event stream.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use fanfare_wire::FormatId;
 use fanfare_wire::chunk::{self, chunk};
@@ -45,12 +47,21 @@ pub(crate) fn first(format: FormatId, bytes: &[u8]) -> Option<(Frame, usize)> {
         let (content, len) = whole_chunk(bytes)?;
         return Some((read_chunk(content), len));
     }
-    let (opcode, len, payload) = whole_frame(bytes)?;
-    let text = || std::str::from_utf8(payload).expect("text is UTF-8");
+    let (opcode, compressed, len, payload) = whole_frame(bytes)?;
+    let payload = match compressed {
+        true => {
+            assert_ne!(format, format.plain(), "compressed, for somebody who reads what is not");
+            // The end of the flush, and an empty last block.
+            let whole = [payload, &[0, 0, 0xff, 0xff, 3, 0]].concat();
+            Cow::Owned(miniz_oxide::inflate::decompress_to_vec(&whole).expect("deflate data"))
+        }
+        false => Cow::Borrowed(payload),
+    };
+    let text = || std::str::from_utf8(&payload).expect("text is UTF-8");
     let read = match opcode {
         OpCode::Text => match text().strip_prefix("answer:") {
             Some(answer) => read_answer(answer),
-            None if format == FormatId::RAW => Frame::Raw(text().to_owned()),
+            None if format.plain() == FormatId::RAW => Frame::Raw(text().to_owned()),
             None => Frame::Native(serde_json::from_str(text()).expect("the native format is JSON")),
         },
         OpCode::Ping | OpCode::Pong => {
@@ -101,9 +112,11 @@ fn whole_chunk(bytes: &[u8]) -> Option<(&str, usize)> {
     Some((std::str::from_utf8(content).expect("events are UTF-8"), line + 3 + size))
 }
 
-fn whole_frame(bytes: &[u8]) -> Option<(OpCode, usize, &[u8])> {
+/// The operation code, whether the message is compressed, the frame's length, its payload.
+fn whole_frame(bytes: &[u8]) -> Option<(OpCode, bool, usize, &[u8])> {
     let (&[first, second], rest) = bytes.split_first_chunk()?;
-    assert_eq!(first & 0xf0, 0x80, "frames are final, without reserved bits");
+    let compressed = first == 0xc1;
+    assert!(first & 0xf0 == 0x80 || compressed, "frames are final, without reserved bits");
     let opcode = match first & 0x0f {
         1 => OpCode::Text,
         8 => OpCode::Close,
@@ -120,5 +133,5 @@ fn whole_frame(bytes: &[u8]) -> Option<(OpCode, usize, &[u8])> {
         }
     };
     let payload = rest.get(..len)?;
-    Some((opcode, bytes.len() - rest.len() + len, payload))
+    Some((opcode, compressed, bytes.len() - rest.len() + len, payload))
 }

@@ -269,7 +269,7 @@ impl Reader {
         match self.promises[number].clone() {
             Promise::Answer => {}
             Promise::Subscribed { tie, follows } => {
-                let announced = matches!(tie.on, On::Pattern(_)) && self.format != FormatId::RAW;
+                let announced = matches!(tie.on, On::Pattern(_)) && self.format.plain() != FormatId::RAW;
                 self.ties.push(tie);
                 for follow in follows {
                     let is_new = if announced {
@@ -384,7 +384,7 @@ impl Reader {
 
     /// A topic that did not exist when it was subscribed begins with its first message. A pattern announces it.
     fn expect_topic(&mut self, topic: usize, tie: &Tie) {
-        let is_told = matches!(tie.on, On::Pattern(_)) && self.format != FormatId::RAW;
+        let is_told = matches!(tie.on, On::Pattern(_)) && self.format.plain() != FormatId::RAW;
         assert!(!is_told || self.topics.contains_key(&topic), "topic {topic} was not announced");
         let unborn = Follow { topic, next: 1, start: 0, stale: false };
         self.topics.entry(topic).or_insert_with(|| Topic::new(&unborn));

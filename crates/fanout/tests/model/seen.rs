@@ -54,6 +54,8 @@ seen! {
     sheds
     slow_consumers
     stale
+    steps_in_order
+    steps_shuffled
     swept_topics
     torn
 }

@@ -1,9 +1,11 @@
-//! Sockets that take everything, a little, nothing, or are dead.
+//! Sockets that take everything, a little, nothing, or are dead; written to one by one, or all of a step together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
 
-use fanfare_fanout::{Sink, SubscriberId, Written};
+use fanfare_fanout::{STEP_MAX, Sink, SubscriberId, Write, WriteBytes, Written};
+
+use super::random::Random;
 
 /// Where a subscriber's bytes arrive.
 #[derive(Default)]
@@ -38,7 +40,11 @@ impl Socket {
 /// All sockets, as the shard sees them.
 #[derive(Default)]
 pub(crate) struct Sockets {
-    by_id: HashMap<SubscriberId, Socket>,
+    pub(crate) by_id: HashMap<SubscriberId, Socket>,
+    /// Carries the writes of a step out in an order of its own; else one by one, as they come.
+    pub(crate) shuffles: Option<Random>,
+    /// How often there were several in a step.
+    pub(crate) together: u64,
     pub(crate) writes: u64,
     pub(crate) bytes: u64,
 }
@@ -72,5 +78,29 @@ impl Sink for Sockets {
         assert!(slices.iter().all(|slice| !slice.is_empty()), "an empty slice");
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter()).copied().collect();
         self.write(to, &bytes)
+    }
+
+    fn write_all<'a>(
+        &mut self,
+        writes: impl ExactSizeIterator<Item = Write<'a>>,
+        mut refused: impl FnMut(usize, Written),
+    ) {
+        let mut writes: Vec<_> = writes.enumerate().collect();
+        assert!(writes.len() <= STEP_MAX);
+        let ids: HashSet<_> = writes.iter().map(|(_, write)| write.to).collect();
+        assert_eq!(ids.len(), writes.len(), "two writes of one subscriber have no order");
+        self.together += u64::from(writes.len() > 1);
+        if let Some(random) = &mut self.shuffles {
+            (1..writes.len()).for_each(|last| writes.swap(last, random.below(last + 1)));
+        }
+        for (place, write) in writes {
+            let written = match write.bytes {
+                WriteBytes::One(bytes) => self.write(write.to, bytes),
+                WriteBytes::Several(slices) => self.write_vectored(write.to, slices),
+            };
+            if written != Written::Bytes(write.bytes.len()) {
+                refused(place, written);
+            }
+        }
     }
 }

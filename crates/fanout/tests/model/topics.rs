@@ -176,6 +176,7 @@ impl Topics {
         let offset = counted.messages.len() as u64 + 1;
         let payload = format!("{}:{offset}:{}", counted.name, "x".repeat(filler));
         let mut draft = Draft::new(counted.name.clone(), Kind::Text, payload.as_bytes());
+        draft.deflate = true;
         draft.key = (counted.keyed && key > 0).then(|| format!("k{key}").into());
         let position = Position { epoch: counted.epoch, offset };
         let message = Arc::new(Message::new(draft, position, self.sequence));

@@ -4,6 +4,7 @@
 //! then on the connection is a subscriber like any other: frames of a pass are written by the worker.
 
 use std::net::Shutdown;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub(crate) struct Request {
     pub(crate) heartbeat: Option<Duration>,
 }
 
-/// Runs a stream to its end.
-pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) {
+/// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
+pub(crate) fn open(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) -> HttpStream {
     let connection = worker.connect(stream, request.format, permit);
     let opened = match request.format {
         FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
@@ -45,10 +46,38 @@ pub(crate) async fn run(worker: Rc<Worker>, stream: TcpStream, request: Request,
     if let Err(reason) = opened {
         worker.close(&connection, reason);
     }
-    drop(request);
-    let mut shut = false;
-    let reason = std::future::poll_fn(|context| poll(&worker, &connection, &mut shut, context)).await;
-    worker.disconnect(&connection, reason);
+    HttpStream { worker, connection, shut: false }
+}
+
+/// A stream's task, to its end.
+pub(crate) struct HttpStream {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    /// Our side is closed: everything is written.
+    shut: bool,
+}
+
+impl Future for HttpStream {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, connection, shut } = self.get_mut();
+        connection.set_waker(context.waker());
+        if connection.expired.get()
+            || !listen(worker, connection, context)
+            || !write_waiting(worker, connection, context)
+        {
+            let reason = connection.closing.get().unwrap_or(DisconnectReason::PeerGone);
+            worker.disconnect(connection, reason);
+            return Poll::Ready(());
+        }
+        let is_over = connection.closing.get().is_some() && !worker.shard.borrow().is_waiting(connection.id);
+        if is_over && !std::mem::replace(shut, true) {
+            // The peer's end is awaited, so that it gets to read ours.
+            let _ = SockRef::from(&connection.stream).shutdown(Shutdown::Write);
+        }
+        Poll::Pending
+    }
 }
 
 /// A stream of one topic: messages name their place, and nothing else is said unless something is lost.
@@ -112,28 +141,6 @@ fn gap(format: FormatId, beginnings: &[Beginning], head: Position, start: &Start
     // A count that has just begun anew may have lost nothing; the client still has to forget the old one.
     let to = to.max(from - 1);
     format.format().event(&Event::Gap { topic, epoch, from, to, reason })
-}
-
-fn poll(
-    worker: &Worker,
-    connection: &Connection,
-    shut: &mut bool,
-    context: &mut Context<'_>,
-) -> Poll<DisconnectReason> {
-    connection.set_waker(context.waker());
-    let reason = || connection.closing.get().unwrap_or(DisconnectReason::PeerGone);
-    if connection.expired.get()
-        || !listen(worker, connection, context)
-        || !write_waiting(worker, connection, context)
-    {
-        return Poll::Ready(reason());
-    }
-    let is_over = connection.closing.get().is_some() && !worker.shard.borrow().is_waiting(connection.id);
-    if is_over && !std::mem::replace(shut, true) {
-        // The peer's end is awaited, so that it gets to read ours.
-        let _ = SockRef::from(&connection.stream).shutdown(Shutdown::Write);
-    }
-    Poll::Pending
 }
 
 /// Waits for the peer's end. What it says meanwhile, such as a next request, is not read by anybody. `false` at the end.

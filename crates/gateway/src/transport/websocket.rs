@@ -4,10 +4,12 @@
 //! what the socket refused is written here, when it is writable again.
 
 use std::net::Shutdown;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use fanfare_wire::FormatId;
 use fanfare_wire::websocket::{Parser, ParserLimits};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -21,63 +23,68 @@ use crate::worker::Worker;
 /// After this many reads a session lets the others go on.
 const READS_PER_POLL: usize = 4;
 
-/// Runs a connection from its handshake to its end. `read_ahead` are bytes that came together with the request.
-pub(crate) async fn run(
+/// Makes a connection's session and its beginning. `read_ahead` are bytes that came together with the request; `format` is
+/// the endpoint's, or that under permessage-deflate.
+///
+/// What is returned is all that stays of it in memory while it is idle: no future of a handshake, and no buffer.
+pub(crate) fn open(
     worker: Rc<Worker>,
     stream: TcpStream,
     read_ahead: Bytes,
     endpoint: Endpoint,
+    format: FormatId,
     permit: Permit,
-) {
-    let connection = worker.connect(stream, endpoint.format(), permit);
-    let mut socket = WebSocket {
-        session: Session::new(endpoint),
-        parser: Parser::new(),
-        peer_closed: false,
-        shut: false,
-        worker: &worker,
-        connection: &connection,
-    };
-    if let Err(reason) = socket.session.open(&worker, &connection) {
+) -> WebSocket {
+    let connection = worker.connect(stream, format, permit);
+    let opened = Session::open(&worker, &connection, &endpoint);
+    if let Err(reason) = opened {
         worker.close(&connection, reason);
     }
+    let mut inbound =
+        Inbound { session: Session::new(&worker, endpoint), parser: Parser::new(), peer_closed: false };
     if !read_ahead.is_empty() {
-        socket.receive(&mut Vec::from(read_ahead));
+        inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
     }
-    let reason = std::future::poll_fn(|context| socket.poll(context)).await;
-    worker.disconnect(&connection, reason);
+    WebSocket { worker, connection, inbound, shut: false }
 }
 
-struct WebSocket<'a> {
-    session: Session,
-    parser: Parser,
-    /// The peer's close frame is here.
-    peer_closed: bool,
+/// A connection's task, from its handshake to its end.
+pub(crate) struct WebSocket {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    inbound: Inbound,
     /// Our side is closed: everything is written.
     shut: bool,
-    worker: &'a Worker,
-    connection: &'a Connection,
 }
 
-impl WebSocket<'_> {
+impl Future for WebSocket {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let socket = self.get_mut();
+        let reason = ready!(socket.go_on(context));
+        socket.worker.disconnect(&socket.connection, reason);
+        Poll::Ready(())
+    }
+}
+
+impl WebSocket {
     /// Goes on with whatever can go on. Ready with the reason when the connection is over.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<DisconnectReason> {
-        self.connection.set_waker(context.waker());
-        if self.connection.expired.get()
-            || !self.read(context)
-            || !write_waiting(self.worker, self.connection, context)
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<DisconnectReason> {
+        let Self { worker, connection, inbound, shut } = self;
+        connection.set_waker(context.waker());
+        if connection.expired.get()
+            || !inbound.read(worker, connection, context)
+            || !write_waiting(worker, connection, context)
         {
             return Poll::Ready(self.reason());
         }
-        if self.connection.closing.get().is_some()
-            && !self.worker.shard.borrow().is_waiting(self.connection.id)
-        {
-            if !self.shut {
-                self.shut = true;
-                let _ = SockRef::from(&self.connection.stream).shutdown(Shutdown::Write);
+        if connection.closing.get().is_some() && !worker.shard.borrow().is_waiting(connection.id) {
+            if !std::mem::replace(shut, true) {
+                let _ = SockRef::from(&connection.stream).shutdown(Shutdown::Write);
             }
             // Otherwise the peer's close frame or its end is awaited, so that it gets to read ours.
-            if self.peer_closed {
+            if inbound.peer_closed {
                 return Poll::Ready(self.reason());
             }
         }
@@ -87,21 +94,30 @@ impl WebSocket<'_> {
     fn reason(&self) -> DisconnectReason {
         self.connection.closing.get().unwrap_or(DisconnectReason::PeerGone)
     }
+}
 
+/// What the client sends.
+struct Inbound {
+    session: Session,
+    parser: Parser,
+    /// The peer's close frame is here.
+    peer_closed: bool,
+}
+
+impl Inbound {
     /// Reads until nothing is there. `false` if the peer is gone.
-    fn read(&mut self, context: &mut Context<'_>) -> bool {
-        let stream = &self.connection.stream;
+    fn read(&mut self, worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
+        let stream = &connection.stream;
         for _ in 0..READS_PER_POLL {
             match stream.poll_read_ready(context) {
                 Poll::Pending => return true,
                 Poll::Ready(Err(_)) => return false,
                 Poll::Ready(Ok(())) => {}
             }
-            let worker = self.worker;
             let mut scratch = worker.scratch.borrow_mut();
             match stream.try_read(&mut scratch) {
                 Ok(0) => return false,
-                Ok(count) => self.receive(&mut scratch[..count]),
+                Ok(count) => self.receive(worker, connection, &mut scratch[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return false,
             }
@@ -111,27 +127,39 @@ impl WebSocket<'_> {
     }
 
     /// Hands the frames in `bytes` to the session.
-    fn receive(&mut self, bytes: &mut [u8]) {
-        let limits = &self.worker.shared.config.limits;
+    fn receive(&mut self, worker: &Worker, connection: &Connection, bytes: &mut [u8]) {
+        let limits = &worker.shared.config.limits;
         let limits = ParserLimits {
             message_bytes_max: limits.message_bytes,
             fragments_max: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
+            deflate: connection.format != connection.format.plain(),
         };
         let mut events = self.parser.feed(bytes, limits);
         while let Some(event) = events.next() {
             let handled = match event {
                 // Whatever else the peer says, its close frame is awaited alone.
-                Ok(event) if self.connection.closing.get().is_some() => {
+                Ok(event) if connection.closing.get().is_some() => {
                     self.peer_closed |= matches!(event, fanfare_wire::websocket::Event::Close(_));
                     continue;
                 }
-                Ok(event) => self.session.handle(self.worker, self.connection, event),
+                Ok(event) => self.session.handle(worker, connection, event),
                 Err(fault) => Err(DisconnectReason::Fault(fault)),
             };
             if let Err(reason) = handled {
                 self.peer_closed |= matches!(reason, DisconnectReason::PeerClosed(_));
-                self.worker.close(self.connection, reason);
+                worker.close(connection, reason);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_fits_a_small_task() {
+        // tokio adds 104 bytes to a task's future, and rounds up to a multiple of 128.
+        assert!(size_of::<WebSocket>() + 104 <= 256, "{}", size_of::<WebSocket>());
     }
 }

@@ -27,6 +27,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use script::Script;
 use support::Gateway;
+use support::config_file::ConfigFile;
 use tools::{Tool, Unusable};
 
 /// Whether the gateway has `/events`, `/poll`, patterns on `/ws` and `stale_after`.
@@ -51,6 +52,7 @@ fn stories() -> Vec<Trial> {
     vec![
         story("autobahn::behaviour", &[Python], autobahn::behaviour),
         story("autobahn::large_and_many_messages", &[Python], autobahn::large_and_many_messages),
+        story("autobahn::compression", &[Python], autobahn::compression),
         story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
         story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
         story("chromium::pages_come_back", &[Node, Chromium], browser::pages_come_back),
@@ -68,6 +70,9 @@ fn stories() -> Vec<Trial> {
         told("tornado::subscribes", &[Python], "python/tornado_subscribe.py"),
         story("httpx_sse::comes_back_and_is_told_of_gaps", &[Python], streams::httpx_sse),
         told("httpx_sse::odd_payloads_are_one_event_each", &[Python], "python/payloads.py"),
+        compressed("websockets::compressed", &[Python], "python/websockets_deflate.py"),
+        compressed("ws::compressed", &[Node], "node/ws_deflate.mjs"),
+        compressed("chromium::compressed", &[Node, Chromium], "node/deflate_browser.mjs"),
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
         told("fanfare_js::alone", &[Node], "node/fanfare_js_alone.mjs"),
         told("fanfare_js::in_node", &[Node], "node/fanfare_js_node.mjs"),
@@ -89,6 +94,14 @@ fn stories_of_many_topics() -> Vec<Trial> {
 /// A story that a script tells alone, about a gateway with its defaults.
 fn told(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
     story(name, tools, move || Script::of(&Gateway::start(&[]), script, tools)?.run())
+}
+
+/// The same, about a gateway that compresses the topics under `z.`.
+fn compressed(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
+    story(name, tools, move || {
+        let config = ConfigFile::new("[[topics]]\nmatch = \"z.>\"\ndeflate = true\n");
+        Script::of(&Gateway::start(&["--config", config.path()]), script, tools)?.run()
+    })
 }
 
 fn story(

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of it")]
 
 pub mod config_file;
+pub mod confined;
 pub mod metrics;
 pub mod peer;
 pub mod stream;
@@ -136,10 +137,14 @@ impl Drop for Gateway {
     }
 }
 
-/// The program, with an environment that says nothing.
+/// What chooses the writer for a whole run of the tests: all of them pass with each.
+const WRITER: &str = "FANFARE_WRITER";
+
+/// The program, with an environment that says nothing but how to write.
 pub fn fanfare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FANFARE_")) {
+    let is_ours = |name: &str| name.starts_with("FANFARE_") && name != WRITER;
+    for (name, _) in std::env::vars().filter(|(name, _)| is_ours(name)) {
         command.env_remove(name);
     }
     command.env("FANFARE_LOG", "warn,fanfare=error");

@@ -21,6 +21,8 @@ pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
 /// Takes the final bit away from a first byte.
 pub const MORE: u8 = 0x7f;
+/// Says that the message is compressed.
+pub const COMPRESSED: u8 = 0x40;
 
 /// The key of the example in RFC 6455, and the rest of a whole handshake.
 pub const HANDSHAKE: &str = "host: fanfare\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
@@ -30,6 +32,10 @@ pub const HANDSHAKE: &str = "host: fanfare\r\nupgrade: websocket\r\nconnection: 
 pub struct Peer {
     pub stream: TcpStream,
     received: Vec<u8>,
+    /// permessage-deflate was offered and accepted.
+    deflate: bool,
+    /// How many frames were compressed.
+    pub inflated: usize,
 }
 
 /// A frame of the server.
@@ -130,7 +136,7 @@ impl Peer {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time above zero");
         stream.set_nodelay(true).expect("TCP has it");
-        Self { stream, received: Vec::new() }
+        Self { stream, received: Vec::new(), deflate: false, inflated: 0 }
     }
 
     /// The same connection for another thread, which only sends.
@@ -162,6 +168,18 @@ impl Peer {
         let answer = self.answer();
         assert_eq!(answer.status, 101, "{answer:?}");
         self
+    }
+
+    /// A WebSocket under permessage-deflate. Its frames are inflated.
+    pub fn deflated(address: SocketAddr, target: &str) -> Self {
+        let mut peer = Self::connect(address);
+        let offer = "sec-websocket-extensions: permessage-deflate\r\n";
+        peer.send(format!("GET {target} HTTP/1.1\r\n{HANDSHAKE}{offer}\r\n"));
+        let answer = peer.answer();
+        let accepted = answer.header("sec-websocket-extensions").unwrap_or_else(|| panic!("{answer:?}"));
+        assert_eq!(accepted, "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+        peer.deflate = true;
+        peer
     }
 
     /// `/ws`, up to its welcome. Says which worker has it.
@@ -329,7 +347,20 @@ impl Peer {
             127 => u64::from_be_bytes(self.take(8)?.try_into().expect("eight bytes")),
             len => u64::from(len),
         };
-        Some(Frame { first: head[0], payload: self.take(len as usize)? })
+        let frame = Frame { first: head[0], payload: self.take(len as usize)? };
+        Some(if self.deflate { self.inflate(frame) } else { frame })
+    }
+
+    fn inflate(&mut self, mut frame: Frame) -> Frame {
+        if frame.first & COMPRESSED != 0 {
+            assert!(matches!(frame.first & !COMPRESSED, TEXT | BINARY), "{frame:?}");
+            // What the server left out (RFC 7692, section 7.2.2), and an empty last block.
+            frame.payload.extend([0, 0, 0xff, 0xff, 3, 0]);
+            frame.payload = miniz_oxide::inflate::decompress_to_vec(&frame.payload).expect("deflate data");
+            frame.first &= !COMPRESSED;
+            self.inflated += 1;
+        }
+        frame
     }
 
     /// The next frame but for pings of the server, which are answered on the way.

@@ -39,7 +39,7 @@ pub(crate) struct Findings {
     pub(crate) resident_before: Option<u64>,
     pub(crate) resident_connected: Option<u64>,
     pub(crate) resident_peak: Option<u64>,
-    /// When all were connected.
+    /// When all were connected or at the end of the window, whichever is more.
     pub(crate) kernel_socket_bytes: Option<u64>,
     pub(crate) cut_off: bool,
     pub(crate) partial: Option<String>,
@@ -210,5 +210,101 @@ fn group_of(
         delivery: Delivery::new(tally, ledgers, conflating),
         latency_us: Quantiles::of(&tally.latency),
         latency_distribution: distribution(&tally.latency),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Report;
+    use crate::track::Outcome;
+
+    /// Ten messages of one topic, of which two strict subscribers got all and one that trickles got four.
+    fn findings(conflating: bool) -> Findings {
+        let scenario: Scenario = toml::from_str(&format!(
+            "topics = {{ conflating = {conflating} }}\n[[subscribers]]\nname = \"full\"\ncount = 2\n\
+             [[subscribers]]\nname = \"slow\"\ncount = 1\npace = \"trickle\"\n[[publishers]]\nname = \"feed\"\nrate = 1"
+        ))
+        .unwrap();
+        let tally = |unique: &[u64]| {
+            let mut tally = Tally::new();
+            (tally.asked, tally.joined) = (unique.len() as u64, unique.len() as u64);
+            let outcome = |&unique: &u64| Outcome {
+                topic: 0,
+                from: 0,
+                next: 10,
+                unique,
+                early: 0,
+                announced: 0,
+                left: false,
+            };
+            tally.outcomes = unique.iter().map(outcome).collect();
+            tally
+        };
+        let mut published = Published::new();
+        published.acknowledged = 10;
+        Findings {
+            scenario,
+            target: Target { url: "http://h:1".into(), adapter: "fanfare".into(), server: "Fanfare".into() },
+            pids: Vec::new(),
+            connected: 3,
+            connect_seconds: 0.1,
+            tallies: vec![tally(&[10, 10]), tally(&[4])],
+            ledgers: vec![Ledger::new(10, Vec::new())],
+            published,
+            edges: None,
+            window_seconds: 1.0,
+            due_in_window: 10.0,
+            resident_before: None,
+            resident_connected: None,
+            resident_peak: None,
+            kernel_socket_bytes: None,
+            cut_off: false,
+            partial: None,
+            series: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_run_passes_only_if_nothing_went_wrong() {
+        let check = |conflating, change: &dyn Fn(&mut Findings), problems: &[&str]| {
+            let mut findings = findings(conflating);
+            change(&mut findings);
+            let run = findings.into_run();
+            assert_eq!(run.problems, problems);
+            assert_eq!(run.passed, problems.is_empty() && run.partial.is_none());
+            let passed = run.passed;
+            let report = Report::new(String::new(), vec![run], None);
+            assert_eq!(report.passed, passed);
+            assert!(report.text().contains(if passed { "passed" } else { "FAILED" }));
+            let json = serde_json::to_string(&report).unwrap();
+            assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report, "it is read as it is written");
+        };
+        check(true, &|_| {}, &[]);
+        check(false, &|_| {}, &["slow: 6 messages lost"]);
+        check(true, &|findings| findings.partial = Some("interrupted".into()), &[]);
+        check(false, &|findings| findings.tallies[1].outcomes[0].announced = 6, &[]);
+        check(true, &|findings| findings.tallies[0].repeated = 3, &["full: 3 messages repeated"]);
+        check(true, &|findings| findings.tallies[0].joined = 1, &["full: 1 subscribers did not connect"]);
+        let gap = |findings: &mut Findings| {
+            findings.tallies.iter_mut().for_each(|tally| tally.gap_messages = 2);
+        };
+        check(true, &gap, &["full: 2 messages missing, as announced"]);
+        let disconnect = |findings: &mut Findings| {
+            for tally in &mut findings.tallies {
+                tally.disconnects.insert("4101".to_owned(), 1);
+            }
+        };
+        check(true, &disconnect, &["full: 1 subscribers were disconnected"]);
+        check(true, &|findings| findings.published.acknowledged = 0, &["no message was acknowledged"]);
+    }
+
+    #[test]
+    fn a_generator_that_was_late_says_that_its_figures_are_lower_bounds() {
+        let mut findings = findings(true);
+        findings.published.lateness.record(5_000_000).unwrap();
+        let report = Report::new(String::new(), vec![findings.into_run()], None);
+        assert!(report.runs[0].generator.was_bottleneck);
+        assert!(report.text().contains("the generator was the bottleneck: these are lower bounds"));
     }
 }

@@ -110,15 +110,16 @@ impl Run {
             let ramp = feed.ramp_to.map_or_else(String::new, |to| format!(" to {to}"));
             format!("{}{ramp} messages/s of {} B, {} to a POST", feed.rate, feed.payload, feed.batch)
         });
-        let formats: Vec<_> = self.groups.iter().map(|group| group.format.as_str()).collect();
-        let mut formats = formats;
+        let feeds: Vec<_> = feeds.collect();
+        let feeds = if feeds.is_empty() { "no messages".to_owned() } else { feeds.join(" and ") };
+        let mut formats: Vec<_> = self.groups.iter().map(|group| group.format.as_str()).collect();
         formats.dedup();
         format!(
             "{}: subscribers {}, topics {}, {}, {}, {} s",
             scenario.name,
             scenario.subscribers(),
             scenario.topics.count,
-            feeds.collect::<Vec<_>>().join(" and "),
+            feeds,
             formats.join(" and "),
             scenario.stages.window.0.as_secs_f64()
         )

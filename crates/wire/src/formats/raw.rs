@@ -27,9 +27,13 @@ impl WireFormat for Raw {
 
 /// The frame that holds a payload from its arrival on.
 pub(crate) fn encode_payload(kind: Kind, payload: &[u8]) -> Bytes {
-    let opcode = match kind {
+    frame(opcode(kind), payload)
+}
+
+/// Text for JSON and text, binary for the rest.
+pub(crate) fn opcode(kind: Kind) -> OpCode {
+    match kind {
         Kind::Json | Kind::Text => OpCode::Text,
         Kind::Binary => OpCode::Binary,
-    };
-    frame(opcode, payload)
+    }
 }

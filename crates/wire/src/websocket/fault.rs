@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::close::CloseCode;
 
-/// A breach of RFC 6455 or of a limit. The stream has no meaning after it: the connection closes with
+/// A breach of RFC 6455, of RFC 7692 or of a limit. The stream has no meaning after it: the connection closes with
 /// [`close_code`](Self::close_code).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
@@ -41,6 +41,9 @@ pub enum Fault {
     /// A message in more than `ParserLimits::fragments_max` frames.
     #[error("message has too many fragments")]
     TooManyFragments,
+    /// A compressed message that does not inflate (RFC 7692, section 7.2.2).
+    #[error("message is not valid deflate data")]
+    Deflate,
     /// A text message that is not UTF-8 (section 8.1).
     #[error("text is not UTF-8")]
     TextNotUtf8,
@@ -60,7 +63,7 @@ impl Fault {
     pub const fn close_code(self) -> CloseCode {
         match self {
             Self::MessageTooBig | Self::TooManyFragments => CloseCode::TOO_BIG,
-            Self::TextNotUtf8 | Self::CloseReason => CloseCode::INVALID_PAYLOAD,
+            Self::Deflate | Self::TextNotUtf8 | Self::CloseReason => CloseCode::INVALID_PAYLOAD,
             Self::ReservedBit
             | Self::ReservedOpCode
             | Self::ControlFragmented
@@ -89,6 +92,7 @@ impl Fault {
             Self::MessageInterrupted => "message_interrupted",
             Self::MessageTooBig => "message_too_big",
             Self::TooManyFragments => "too_many_fragments",
+            Self::Deflate => "deflate",
             Self::TextNotUtf8 => "text_not_utf8",
             Self::CloseLength => "close_length",
             Self::CloseCode(_) => "close_code",
@@ -117,6 +121,7 @@ mod tests {
         check(Fault::MessageInterrupted, 1002, "message_interrupted");
         check(Fault::MessageTooBig, 1009, "message_too_big");
         check(Fault::TooManyFragments, 1009, "too_many_fragments");
+        check(Fault::Deflate, 1007, "deflate");
         check(Fault::TextNotUtf8, 1007, "text_not_utf8");
         check(Fault::CloseLength, 1002, "close_length");
         check(Fault::CloseCode(CloseCode(1005)), 1002, "close_code");

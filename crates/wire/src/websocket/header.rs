@@ -25,6 +25,8 @@ pub(super) const CLIENT_HEADER_BYTES_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// Under permessage-deflate: the message is compressed.
+const RESERVED_1: u8 = 0x40;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
@@ -112,6 +114,13 @@ pub fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
     Bytes::from(frame)
 }
 
+/// The same frame, marked as compressed (RFC 7692, section 6).
+pub(super) fn compressed_frame(opcode: OpCode, payload: &[u8]) -> Bytes {
+    let mut header = encode_header(true, opcode, payload.len());
+    header.bytes[0] |= RESERVED_1;
+    [&*header, payload].concat().into()
+}
+
 /// Appends a whole frame as a client sends it, masked with `key`.
 pub fn encode_masked_frame(opcode: OpCode, payload: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
     let mut header = encode_header(true, opcode, payload.len());
@@ -128,6 +137,8 @@ pub fn encode_masked_frame(opcode: OpCode, payload: &[u8], key: [u8; 4], out: &m
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientHeader {
     pub(super) fin: bool,
+    /// The message that begins here is compressed.
+    pub(super) compressed: bool,
     pub(super) opcode: OpCode,
     pub(super) len: u64,
     pub(super) key: [u8; 4],
@@ -137,15 +148,19 @@ impl ClientHeader {
     /// Reads the header at the start of `bytes`, and how long it is; `None` if its end is not there yet.
     ///
     /// Each rule is checked as soon as the byte it is about has come, in the order of the bytes: more bytes
-    /// never turn one fault into another.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Fault> {
+    /// never turn one fault into another. `deflate` says whether permessage-deflate was negotiated.
+    pub(super) fn decode(bytes: &[u8], deflate: bool) -> Result<Option<(Self, usize)>, Fault> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let fin = first & FIN != 0;
-        // No extension is negotiated. Under permessage-deflate, RSV1 is legal on a message's first frame.
-        if first & RESERVED != 0 {
+        let opcode = OpCode::from_wire(first & OPCODE);
+        // The one extension there is gives RSV1 a meaning, on the first frame of a message.
+        let compressed = deflate
+            && first & RESERVED == RESERVED_1
+            && matches!(opcode, Some(OpCode::Text | OpCode::Binary));
+        if first & RESERVED != 0 && !compressed {
             return Err(Fault::ReservedBit);
         }
-        let opcode = OpCode::from_wire(first & OPCODE).ok_or(Fault::ReservedOpCode)?;
+        let opcode = opcode.ok_or(Fault::ReservedOpCode)?;
         if opcode.is_control() && !fin {
             return Err(Fault::ControlFragmented);
         }
@@ -178,7 +193,7 @@ impl ClientHeader {
         }
 
         let Some((&key, rest)) = rest.split_first_chunk() else { return Ok(None) };
-        Ok(Some((Self { fin, opcode, len, key }, bytes.len() - rest.len())))
+        Ok(Some((Self { fin, compressed, opcode, len, key }, bytes.len() - rest.len())))
     }
 }
 
@@ -230,11 +245,11 @@ mod tests {
     #[test]
     fn a_header_fails_at_the_byte_that_breaks_a_rule() {
         let check = |bytes: &[u8], expect| {
-            assert_eq!(ClientHeader::decode(bytes), Err(expect), "{bytes:x?}");
+            assert_eq!(ClientHeader::decode(bytes, false), Err(expect), "{bytes:x?}");
             let before = &bytes[..bytes.len() - 1];
-            assert_eq!(ClientHeader::decode(before), Ok(None), "{before:x?}");
+            assert_eq!(ClientHeader::decode(before, false), Ok(None), "{before:x?}");
             let after = [bytes, &[0xff; 14]].concat();
-            assert_eq!(ClientHeader::decode(&after), Err(expect), "{after:x?}");
+            assert_eq!(ClientHeader::decode(&after, false), Err(expect), "{after:x?}");
         };
         check(b"\xc1", Fault::ReservedBit);
         check(b"\xa1", Fault::ReservedBit);
@@ -250,6 +265,23 @@ mod tests {
         check(b"\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00", Fault::LengthOverflow);
     }
 
+    #[test]
+    fn rsv1_has_a_meaning_at_the_start_of_a_message_only() {
+        let check = |first: u8, expect| {
+            let frame = [&[first, 0x80], &KEY[..]].concat();
+            let compressed = ClientHeader::decode(&frame, true);
+            assert_eq!(compressed.map(|header| header.unwrap().0.compressed), expect, "{first:#x}");
+        };
+        check(0x81, Ok(false));
+        check(0xc1, Ok(true));
+        check(0x41, Ok(true));
+        check(0xc2, Ok(true));
+        check(0x80, Ok(false));
+        for bad in [0xc0, 0x40, 0xc8, 0xc9, 0xca, 0xe1, 0xd1, 0xa1, 0x91, 0xc3] {
+            check(bad, Err(Fault::ReservedBit));
+        }
+    }
+
     proptest! {
         #[test]
         fn what_a_client_encodes_is_decoded(
@@ -262,11 +294,11 @@ mod tests {
             if !fin {
                 frame[0] &= !FIN;
             }
-            let expect = ClientHeader { fin, opcode, len: len as u64, key: KEY };
+            let expect = ClientHeader { fin, compressed: false, opcode, len: len as u64, key: KEY };
             let header_len = frame.len() - len;
-            prop_assert_eq!(ClientHeader::decode(&frame), Ok(Some((expect, header_len))));
+            prop_assert_eq!(ClientHeader::decode(&frame, false), Ok(Some((expect, header_len))));
             for cut in 0..header_len {
-                prop_assert_eq!(ClientHeader::decode(&frame[..cut]), Ok(None));
+                prop_assert_eq!(ClientHeader::decode(&frame[..cut], false), Ok(None));
             }
         }
     }

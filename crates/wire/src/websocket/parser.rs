@@ -4,8 +4,8 @@
 //! message that lies whole in it is unmasked in place and lent from there. Only what the end of the input
 //! cuts, or what comes in fragments, is copied into the parser, and freed once the whole has been handed out.
 //! Such a buffer grows with the bytes that came, never with the length a header claims, and what a text costs to
-//! validate grows with its length, not with the number of its pieces. After a close frame or a fault nothing
-//! more comes out.
+//! validate grows with its length, not with the number of its pieces. A compressed message is inflated once it is whole, and
+//! a text is validated then. After a close frame or a fault nothing more comes out.
 //!
 //! # Owner        the connection; one parser for each
 //! # Bounds       [`ParserLimits`], checked at each header, before a byte of its payload is kept
@@ -15,6 +15,7 @@ use std::{borrow::Cow, fmt, mem};
 
 use super::{
     close::{CloseCode, parse_close},
+    deflate,
     fault::Fault,
     header::{CLIENT_HEADER_BYTES_MAX, ClientHeader, OpCode},
     mask::mask,
@@ -27,6 +28,8 @@ pub struct ParserLimits {
     pub message_bytes_max: usize,
     /// The most frames of one message, empty ones too; 1 refuses fragmented messages.
     pub fragments_max: u32,
+    /// Whether permessage-deflate was negotiated: messages may be compressed. Their length is that of the payload.
+    pub deflate: bool,
 }
 
 /// What a client sent, unmasked. Borrowed until the next call of [`Events::next`].
@@ -75,7 +78,7 @@ impl Parser {
         loop {
             match &mut self.state {
                 State::Header(bytes) => {
-                    let Some(header) = bytes.read(input)? else { return Ok(None) };
+                    let Some(header) = bytes.read(input, limits.deflate)? else { return Ok(None) };
                     self.state = State::Payload(self.begin(header, limits)?);
                 }
                 State::Payload(frame) => {
@@ -89,7 +92,7 @@ impl Parser {
                     let whole = if frame.opcode.is_control() {
                         self.collect_control(frame, payload)
                     } else {
-                        self.collect_data(frame, payload)?
+                        self.collect_data(frame, payload, limits)?
                     };
                     if whole.is_some() {
                         return Ok(whole);
@@ -102,26 +105,30 @@ impl Parser {
 
     /// Checks a header against the message it belongs to, and against the limits.
     fn begin(&mut self, header: ClientHeader, limits: ParserLimits) -> Result<Frame, Fault> {
-        let ClientHeader { fin, opcode, len, key } = header;
+        let ClientHeader { fin, compressed, opcode, len, key } = header;
         let left = usize::try_from(len).map_err(|_| Fault::MessageTooBig)?;
         if !opcode.is_control() {
-            let (fragments, bytes) = match (&mut self.message, opcode) {
+            let (fragments, bytes, compressed) = match (&mut self.message, opcode) {
                 (None, OpCode::Continuation) => return Err(Fault::ContinuationAlone),
-                (None, _) => (1, 0),
+                (None, _) => (1, 0, compressed),
                 (Some(message), OpCode::Continuation) => {
                     message.fragments = message.fragments.saturating_add(1);
-                    (message.fragments, message.bytes.len())
+                    (message.fragments, message.bytes.len(), message.compressed)
                 }
                 (Some(_), _) => return Err(Fault::MessageInterrupted),
             };
             if fragments > limits.fragments_max {
                 return Err(Fault::TooManyFragments);
             }
-            if left > limits.message_bytes_max.saturating_sub(bytes) {
+            let bytes_max = match compressed {
+                true => deflate::compressed_bytes_max(limits.message_bytes_max),
+                false => limits.message_bytes_max,
+            };
+            if left > bytes_max.saturating_sub(bytes) {
                 return Err(Fault::MessageTooBig);
             }
         }
-        Ok(Frame { opcode, fin, key, phase: 0, left })
+        Ok(Frame { opcode, fin, compressed, key, phase: 0, left })
     }
 
     /// Takes in the unmasked bytes that just came of a control frame.
@@ -135,17 +142,23 @@ impl Parser {
     }
 
     /// Takes in the unmasked bytes that just came of a data frame.
-    fn collect_data<'p>(&mut self, frame: Frame, payload: &'p [u8]) -> Result<Option<Whole<'p>>, Fault> {
+    fn collect_data<'p>(
+        &mut self,
+        frame: Frame,
+        payload: &'p [u8],
+        limits: ParserLimits,
+    ) -> Result<Option<Whole<'p>>, Fault> {
         let ends = frame.left == 0 && frame.fin;
         if ends && self.message.is_none() {
-            return Ok(Some(Whole { opcode: frame.opcode, payload: Cow::Borrowed(payload) }));
+            let whole = Whole { opcode: frame.opcode, payload: Cow::Borrowed(payload) };
+            return (if frame.compressed { whole.inflated(limits) } else { Ok(whole) }).map(Some);
         }
-        let message = self.message.get_or_insert_with(|| Box::new(Assembly::new(frame.opcode)));
+        let message = self.message.get_or_insert_with(|| Box::new(Assembly::new(frame)));
         message.push(payload)?;
         if !ends {
             return Ok(None);
         }
-        Ok(self.message.take().map(|message| message.into_whole()))
+        self.message.take().map(|message| message.into_whole(limits)).transpose()
     }
 
     /// Ends the stream, and frees what was kept of it.
@@ -224,13 +237,13 @@ impl HeaderBytes {
     const NONE: Self = Self { bytes: [0; CLIENT_HEADER_BYTES_MAX], len: 0 };
 
     /// Takes the rest of a header from the front of `input`, or all of `input` if that is not enough.
-    fn read(&mut self, input: &mut &mut [u8]) -> Result<Option<ClientHeader>, Fault> {
+    fn read(&mut self, input: &mut &mut [u8], deflate: bool) -> Result<Option<ClientHeader>, Fault> {
         let room = &mut self.bytes[self.len..];
         let copied = room.len().min(input.len());
         room[..copied].copy_from_slice(&input[..copied]);
 
         let seen = self.len + copied;
-        let header = ClientHeader::decode(&self.bytes[..seen])?;
+        let header = ClientHeader::decode(&self.bytes[..seen], deflate)?;
         // The bytes kept from before were no header, so that a header is always longer than they are.
         let used = header.map_or(copied, |(_, header_len)| header_len - self.len);
         *input = &mut mem::take(input)[used..];
@@ -244,6 +257,8 @@ impl HeaderBytes {
 struct Frame {
     opcode: OpCode,
     fin: bool,
+    /// Of a message's first frame: whether the message is compressed.
+    compressed: bool,
     key: [u8; 4],
     /// Which byte of `key` is next.
     phase: u8,
@@ -267,6 +282,7 @@ impl Frame {
 struct Assembly {
     /// Text or binary.
     opcode: OpCode,
+    compressed: bool,
     fragments: u32,
     bytes: Vec<u8>,
     /// How many bytes of a text are known to be UTF-8: all but a character that is cut at the end.
@@ -274,14 +290,14 @@ struct Assembly {
 }
 
 impl Assembly {
-    const fn new(opcode: OpCode) -> Self {
-        Self { opcode, fragments: 1, bytes: Vec::new(), valid: 0 }
+    const fn new(Frame { opcode, compressed, .. }: Frame) -> Self {
+        Self { opcode, compressed, fragments: 1, bytes: Vec::new(), valid: 0 }
     }
 
     /// A text fails at its first bad byte: a client that sends garbage should not get to send all of it.
     fn push(&mut self, payload: &[u8]) -> Result<(), Fault> {
         self.bytes.extend_from_slice(payload);
-        if self.opcode == OpCode::Text {
+        if self.opcode == OpCode::Text && !self.compressed {
             match str::from_utf8(&self.bytes[self.valid..]) {
                 Ok(text) => self.valid += text.len(),
                 Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
@@ -291,8 +307,9 @@ impl Assembly {
         Ok(())
     }
 
-    fn into_whole(self) -> Whole<'static> {
-        Whole { opcode: self.opcode, payload: Cow::Owned(self.bytes) }
+    fn into_whole(self, limits: ParserLimits) -> Result<Whole<'static>, Fault> {
+        let whole = Whole { opcode: self.opcode, payload: Cow::Owned(self.bytes) };
+        if self.compressed { whole.inflated(limits) } else { Ok(whole) }
     }
 }
 
@@ -304,6 +321,12 @@ struct Whole<'p> {
 }
 
 impl Whole<'_> {
+    /// The message that a compressed one stands for.
+    fn inflated(self, limits: ParserLimits) -> Result<Whole<'static>, Fault> {
+        let payload = deflate::inflate(&self.payload, limits.message_bytes_max)?;
+        Ok(Whole { opcode: self.opcode, payload: Cow::Owned(payload) })
+    }
+
     fn event(&self) -> Result<Event<'_>, Fault> {
         let payload = &*self.payload;
         Ok(match self.opcode {
@@ -321,7 +344,8 @@ mod tests {
     use super::*;
     use crate::websocket::encode_masked_frame;
 
-    const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 1000, fragments_max: 4 };
+    const LIMITS: ParserLimits = ParserLimits { message_bytes_max: 1000, fragments_max: 4, deflate: false };
+    const DEFLATE: ParserLimits = ParserLimits { deflate: true, ..LIMITS };
 
     const CONTINUATION: u8 = 0x80;
     const TEXT: u8 = 0x81;
@@ -342,12 +366,16 @@ mod tests {
 
     /// Parses the frames, as one input and cut into pieces of several sizes, down to single bytes.
     fn check(name: &str, frames: &[Vec<u8>], expect: &[Result<Event<'_>, Fault>]) {
+        check_with(LIMITS, name, frames, expect);
+    }
+
+    fn check_with(limits: ParserLimits, name: &str, frames: &[Vec<u8>], expect: &[Result<Event<'_>, Fault>]) {
         let stream = frames.concat();
         for piece_len in [stream.len(), 64, 7, 5, 3, 2, 1] {
             let mut parser = Parser::new();
             let mut expect = expect.iter();
             for piece in stream.clone().chunks_mut(piece_len) {
-                let mut events = parser.feed(piece, LIMITS);
+                let mut events = parser.feed(piece, limits);
                 while let Some(event) = events.next() {
                     assert_eq!(Some(&event), expect.next(), "{name}, in pieces of {piece_len}");
                 }
@@ -447,6 +475,60 @@ mod tests {
         check("one fragment", &last, Fault::TooManyFragments);
     }
 
+    /// A compressed text, marked as such by its first byte.
+    const COMPRESSED: u8 = TEXT | 0x40;
+    const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+
+    #[test]
+    fn compressed_messages_come_out_inflated() {
+        use Event::{Binary, Ping, Text};
+        let check = |name, frames: &[Vec<u8>], expect: &[_]| check_with(DEFLATE, name, frames, expect);
+        check("whole", &[frame(COMPRESSED, HELLO)], &[Ok(Text("Hello"))]);
+        check("binary", &[frame(BINARY | 0x40, HELLO)], &[Ok(Binary(b"Hello"))]);
+        check("empty", &[frame(COMPRESSED, b"\0")], &[Ok(Text(""))]);
+        let (head, tail) = HELLO.split_at(3);
+        let fragments = [frame(COMPRESSED & MORE, head), frame(PING, b""), frame(CONTINUATION, tail)];
+        check("in fragments", &fragments, &[Ok(Ping(b"")), Ok(Text("Hello"))]);
+        let empty = [frame(COMPRESSED & MORE, b""), frame(CONTINUATION, HELLO)];
+        check("behind an empty fragment", &empty, &[Ok(Text("Hello"))]);
+        let mixed =
+            [frame(TEXT, b"a"), frame(COMPRESSED, HELLO), frame(TEXT & MORE, b"b"), frame(0x80, b"c")];
+        check("among others", &mixed, &[Ok(Text("a")), Ok(Text("Hello")), Ok(Text("bc"))]);
+    }
+
+    #[test]
+    fn a_compressed_message_that_is_none_ends_the_stream() {
+        let check = |name, frames: &[Vec<u8>], fault| check_with(DEFLATE, name, frames, &[Err(fault)]);
+        check("no data", &[frame(COMPRESSED, b"")], Fault::Deflate);
+        check("cut", &[frame(COMPRESSED, &HELLO[..4])], Fault::Deflate);
+        check(
+            "cut, in fragments",
+            &[frame(COMPRESSED & MORE, b"\xf2"), frame(CONTINUATION, b"")],
+            Fault::Deflate,
+        );
+        let bad_text = b"\x00\x02\x00\xfd\xff\xc0\xaf\x00";
+        check("not UTF-8", &[frame(COMPRESSED, bad_text)], Fault::TextNotUtf8);
+        check("marked in its middle", &[frame(COMPRESSED & MORE, b""), frame(0xc0, b"")], Fault::ReservedBit);
+        check("compressed ping", &[frame(PING | 0x40, b"")], Fault::ReservedBit);
+
+        // A run of 1,001 bytes in 8 bytes, and as many claimed as no message of 1,000 bytes takes.
+        let bomb = deflate::frame(OpCode::Text, &[b'x'; 1001]).unwrap();
+        check("one byte too long", &[frame(COMPRESSED, &bomb[2..])], Fault::MessageTooBig);
+        let claims = frame(COMPRESSED, &[0; 1190])[..8].to_vec();
+        check("longer than any", &[claims], Fault::MessageTooBig);
+    }
+
+    #[test]
+    fn an_inflated_message_is_as_long_as_it_may_be() {
+        let text = str::from_utf8(&[b'x'; 1000]).unwrap();
+        let longest = deflate::frame(OpCode::Text, text.as_bytes()).unwrap();
+        let frames = [frame(COMPRESSED, &longest[2..]), frame(TEXT, b"next")];
+        check_with(DEFLATE, "longest", &frames, &[Ok(Event::Text(text)), Ok(Event::Text("next"))]);
+        // What does not compress: longer on its way than it is.
+        let stored = [b"\x00\xe8\x03\x17\xfc", text.as_bytes(), b"\x00"].concat();
+        check_with(DEFLATE, "stored", &[frame(COMPRESSED, &stored)], &[Ok(Event::Text(text))]);
+    }
+
     #[test]
     fn text_is_utf8_across_fragments_or_ends_the_stream() {
         let fault = [Err(Fault::TextNotUtf8)];
@@ -522,7 +604,7 @@ mod tests {
 
     #[test]
     fn a_claimed_length_allocates_nothing() {
-        let limits = ParserLimits { message_bytes_max: 1 << 31, fragments_max: 1 };
+        let limits = ParserLimits { message_bytes_max: 1 << 31, fragments_max: 1, ..LIMITS };
         let mut parser = Parser::new();
         let claims_one_gib = b"\x82\xff\0\0\0\0\x40\0\0\0KEY!".to_vec();
         assert_eq!(held_after(&mut parser, claims_one_gib, limits), 0);
