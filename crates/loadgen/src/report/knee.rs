@@ -90,9 +90,10 @@ fn row(at: usize, run: &Run) -> String {
     let server = run.server.as_ref().and_then(|server| server.cpu_us_per_delivery);
     let result = match &run.partial {
         Some(partial) => format!("partial: {partial}"),
-        None if run.passed && run.generator.was_bottleneck => "held, with a busy generator".to_owned(),
+        None if run.passed && run.generator.was_bottleneck => "held, generator busy".to_owned(),
         None if run.passed => "held".to_owned(),
-        None => format!("broke: {}", run.problems.join("; ")),
+        // All of the lowest one's stand below the table.
+        None => format!("broke: {}", run.problems.first().map_or("", String::as_str)),
     };
     columns(&[
         (at + 1).to_string(),
