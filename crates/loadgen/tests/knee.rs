@@ -21,9 +21,9 @@ mod valid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare-load");
 
-/// Two requests a second in the first step, and twice as many in each one after it.
+/// One request a second in the first step, and twice as many in each one after it.
 const SMALL: &str =
-    "--subscribers 5 --batch 20 --from 40 --factor 2 --warmup 0s --duration 1s --drain 20s --json";
+    "--subscribers 5 --batch 20 --from 20 --factor 2 --warmup 0s --duration 2s --drain 20s --json";
 
 struct Floor {
     process: Child,
@@ -78,16 +78,16 @@ fn a_bound_that_holds_to_the_end_has_no_step_that_broke() {
     let flags = format!("--p99 60s --steps-max 3 --pid {}", floor.process.id());
     let (code, report) = knee(&floor.url, &flags);
     assert_eq!((code, &report["passed"], &report["partial"]), (0, &json!(true), &Value::Null), "{report:#}");
-    assert_eq!(rates(&report), [40.0, 80.0, 160.0]);
+    assert_eq!(rates(&report), [20.0, 40.0, 80.0]);
     let knee = &report["knee"];
     assert_eq!(knee["bounds"], json!({"p99_us": 60e6, "lost": 0}));
     assert_eq!(knee["broke"], Value::Null);
     let last = &report["runs"][2];
-    assert_eq!((&knee["held"]["run"], &knee["held"]["rate"]), (&json!(2), &json!(160.0)));
+    assert_eq!((&knee["held"]["run"], &knee["held"]["rate"]), (&json!(2), &json!(80.0)));
     assert_eq!(knee["held"]["delivered_per_second"], last["delivered_per_second"]);
     assert_eq!(knee["held"]["cpu_us_per_delivery"], last["server"]["cpu_us_per_delivery"]);
     assert!(knee["held"]["cpu_us_per_delivery"].as_f64().unwrap() > 0.0);
-    assert_eq!(last["delivery"]["delivered"], 160 * 5);
+    assert_eq!(last["delivery"]["delivered"], 2 * 80 * 5);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_bound_that_breaks_at_once_has_none_that_held() {
     let floor = Floor::start();
     let (code, report) = knee(&floor.url, "--p99 0.001ms");
     assert_eq!((code, &report["passed"], &report["partial"]), (1, &json!(false), &Value::Null), "{report:#}");
-    assert_eq!(rates(&report), [40.0]);
+    assert_eq!(rates(&report), [20.0]);
     let knee = &report["knee"];
     assert_eq!((&knee["held"], &knee["broke"]["run"]), (&Value::Null, &json!(0)));
     let why = knee["broke"]["why"].as_str().unwrap();
@@ -114,11 +114,11 @@ fn losses_break_a_step_unless_they_are_within_the_bound() {
     };
     let (code, report) = run("4");
     assert_eq!(code, 1, "{report:#}");
-    assert!(report["knee"]["broke"]["why"].as_str().unwrap().starts_with("lost 5 > 4"), "{report:#}");
+    assert!(report["knee"]["broke"]["why"].as_str().unwrap().contains("lost 5 > 4"), "{report:#}");
     // What the offsets tell is no matter of a bound.
     let (_, report) = run("5");
     let why = report["knee"]["broke"]["why"].as_str().unwrap();
-    assert!(!why.contains("lost") && why.starts_with("5 messages missing without a gap"), "{why}");
+    assert!(!why.contains("lost") && why.contains("5 messages missing without a gap"), "{why}");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn the_steps_are_of_a_scenario_and_in_the_order_of_their_rates() {
     let path = folder.path().join("two.toml");
     let text = "stages = { warmup = \"0s\", window = \"1s\", drain = \"20s\" }\n\
         [[subscribers]]\nname = \"all\"\ncount = 4\n\
-        [[publishers]]\nname = \"a\"\nrate = 30\nbatch = 10\nramp_to = 9000\n\
+        [[publishers]]\nname = \"a\"\nrate = 30\nbatch = 30\nramp_to = 9000\n\
         [[publishers]]\nname = \"b\"\nrate = 10\nbatch = 10\n";
     std::fs::write(&path, text).unwrap();
     let flags = format!("{} --p99 60s --steps-max 2 --factor 2 --json", path.display());
@@ -153,7 +153,8 @@ fn the_steps_are_of_a_scenario_and_in_the_order_of_their_rates() {
 #[test]
 fn an_interrupted_search_tells_its_steps() {
     let floor = Floor::start();
-    let flags = "--subscribers 3 --rate 10 --factor 1.001 --duration 2500ms --warmup 0s --p99 60s --json";
+    let flags =
+        "--subscribers 3 --rate 10 --batch 10 --factor 1.001 --duration 2500ms --warmup 0s --p99 60s --json";
     let mut process =
         command(&floor.url, flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The line of the window of a step after the first: of each step there is at least one.
