@@ -134,12 +134,13 @@ def own_servers(scenario):
 
 
 def load_command(scenario, running, report):
-    """The generator's command line for one run."""
+    """The generator's command line for one run. It shares the machine with the server, so its acknowledgements are to cost
+    little."""
     adapter = ["--adapter", str(running.server.adapter)] if running.server.adapter else []
     publish = ["--publish", running.publish_address] if running.publish_address else []
     pids = (word for pid in running.pids for word in ("--pid", str(pid)))
     return [GENERATOR, "run", str(scenario.path), *adapter, *publish, "--url", f"http://{running.address}", *pids,
-            "--json", str(report)]
+            "--acks", "second", "--json", str(report)]
 
 
 def generate(command, seconds_max):
