@@ -12,9 +12,9 @@
 //! cargo bench -p fanfare-benches --bench deliver  # with intervals, and against the run before
 //! ```
 //!
-//! `examples/turns.rs` and `examples/compressions.rs` are for callgrind.
+//! `examples/turns.rs`, `examples/compressions.rs` and `bin/scaling.rs` are for callgrind.
 //!
-//! No figure is asserted: they belong to the machine they were measured on.
+//! No time is asserted: those belong to the machine they were measured on. `tests/counts.rs` asserts counts.
 
 use std::hint::black_box;
 use std::io::IoSlice;

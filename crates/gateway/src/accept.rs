@@ -48,7 +48,7 @@ pub(crate) fn listen(
 
 /// Accepts until the drain closes the listener.
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
-    let mut phase = worker.shared.phase.subscribe();
+    let mut phase = worker.shared.phase(worker.index);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -106,7 +106,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
         .max_header_size(limits.header_bytes)
         .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes))
         .serve_connection(TokioIo::new(stream), service);
-    let mut phase = worker.shared.phase.subscribe();
+    let mut phase = worker.shared.phase(worker.index);
     let mut draining = false;
     let served = tokio::select! {
         biased;

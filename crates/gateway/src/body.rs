@@ -26,11 +26,17 @@ pub(crate) async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, ApiEr
     let mut rest = BytesMut::new();
     loop {
         let frame = tokio::select! {
+            // First: no timer is set for what is there.
+            biased;
             frame = body.frame() => frame,
             () = &mut deadline => return Err(too_slow()),
         };
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|error| read_error(&*error, max))?.into_data() else { continue };
+        if first.is_empty() && body.is_end_stream() {
+            // All of it came at once: it is never held while anybody waits.
+            return Ok(data);
+        }
         held.take(data.len())?;
         if first.is_empty() {
             first = data;

@@ -29,7 +29,7 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// Carries out the drain of one worker.
 pub(crate) async fn run(worker: Rc<Worker>) {
-    let mut phase = worker.shared.phase.subscribe();
+    let mut phase = worker.shared.phase(worker.index);
     if phase.wait_for(|phase| *phase >= Phase::Grace).await.is_err() {
         return;
     }

@@ -25,6 +25,7 @@
 
 mod accept;
 mod admin;
+mod alone;
 pub mod args;
 mod body;
 pub mod commands;

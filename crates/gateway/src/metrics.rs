@@ -13,6 +13,7 @@ use fanfare_wire::FormatId;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
+use crate::alone::Alone;
 use crate::server::Shared;
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
 
@@ -105,7 +106,8 @@ pub(crate) struct Counters {
     pub(crate) deflated: Counter,
     pub(crate) deflate_bytes_in: Counter,
     pub(crate) deflate_bytes_out: Counter,
-    pub(crate) outbox_bytes: Counter,
+    /// The other workers read it at each of their steps, and it changes only where a socket is slow.
+    pub(crate) outbox_bytes: Alone<Counter>,
     pub(crate) outbox_classes: OutboxClasses,
     pub(crate) subscribed_topics: Counter,
     pub(crate) patterns: Counter,

@@ -78,7 +78,7 @@ pub(crate) async fn wait_for<T>(
 ) -> Result<Option<T>, ApiError> {
     let deadline = tokio::time::Instant::from(Instant::now() + wait);
     let waiter = Waiter::new(worker, names).map_err(refusal)?;
-    let mut phase = worker.shared.phase.subscribe();
+    let mut phase = worker.shared.phase(worker.index);
     let registry = &worker.shared.dispatch.registry;
     // What wakes may be ahead of the watermark, as long as others hand over messages with smaller sequences: no other wake
     // follows, so it is read again until the watermark is there.

@@ -29,6 +29,9 @@ use crate::server::Shared;
 use crate::worker::Worker;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const EVENT: HeaderName = HeaderName::from_static("fanfare-event");
+const KEY: HeaderName = HeaderName::from_static("fanfare-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// `POST /topics/{topic}`
 pub(crate) async fn to_topic(
@@ -110,7 +113,7 @@ async fn stream(
     results: &mut Results,
 ) {
     let shared = &publisher.worker.shared;
-    let mut phase = shared.phase.subscribe();
+    let mut phase = shared.phase(publisher.worker.index);
     let mut lines = Lines::new(body, shared);
     let mut ready: Vec<Bytes> = Vec::new();
     loop {
@@ -169,21 +172,22 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     fn read(headers: &'a HeaderMap) -> Result<Self, ApiError> {
-        let text = |name: &str| match headers.get(name).map(|value| std::str::from_utf8(value.as_bytes())) {
-            None => Ok(None),
-            Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(_)) => Err(ApiError::bad_request(format!("the header {name} is not UTF-8"))),
-        };
+        let text =
+            |name: HeaderName| match headers.get(&name).map(|value| std::str::from_utf8(value.as_bytes())) {
+                None => Ok(None),
+                Some(Ok(value)) => Ok(Some(value)),
+                Some(Err(_)) => Err(ApiError::bad_request(format!("the header {name} is not UTF-8"))),
+            };
         if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             let code = ErrorCode::UnsupportedMediaType;
             let message = "an encoded body is not taken";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
         }
         let attributes = Self {
-            content_type: text(CONTENT_TYPE.as_str())?,
-            event: text("fanfare-event")?,
-            key: text("fanfare-key")?,
-            idempotency_key: text("idempotency-key")?,
+            content_type: text(CONTENT_TYPE)?,
+            event: text(EVENT)?,
+            key: text(KEY)?,
+            idempotency_key: text(IDEMPOTENCY_KEY)?,
         };
         let refuse = |ItemError(message)| ApiError::bad_request(message);
         envelope::check_event(attributes.event).map_err(refuse)?;

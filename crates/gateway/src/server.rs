@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use crate::accept;
 use crate::admin;
+use crate::alone::Alone;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::dispatch::{AllInboxes, Dispatch};
@@ -39,10 +40,11 @@ pub(crate) struct Shared {
     /// One per worker; only it writes.
     pub(crate) counters: Vec<Counters>,
     /// Open connections, for `Limits::connections`. Touched at accept and close only.
-    pub(crate) connections: AtomicUsize,
+    pub(crate) connections: Alone<AtomicUsize>,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
-    pub(crate) inflight_body_bytes: AtomicUsize,
-    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
+    /// Where the process stands, for each worker its own: each request waits for it, and what waits takes a lock.
+    phases: Vec<watch::Sender<Phase>>,
     /// The pages of `fanfare demo`.
     pub(crate) demo: Option<Demo>,
 }
@@ -53,9 +55,20 @@ impl Shared {
         self.counters.iter().map(|counters| counters.outbox_bytes.read()).sum()
     }
 
+    /// Where the process stands, for tasks of that worker.
+    pub(crate) fn phase(&self, worker: usize) -> watch::Receiver<Phase> {
+        self.phases[worker].subscribe()
+    }
+
+    fn enter(&self, phase: Phase) {
+        for worker in &self.phases {
+            worker.send_replace(phase);
+        }
+    }
+
     /// Whether a signal to end has come.
     pub(crate) fn is_draining(&self) -> bool {
-        *self.phase.borrow() >= Phase::Grace
+        self.phases.first().is_some_and(|phase| *phase.borrow() >= Phase::Grace)
     }
 }
 
@@ -107,9 +120,9 @@ impl Server {
             dispatch: Dispatch { registry: registry(&config), inboxes: inboxes(&config) },
             idempotency: IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age),
             counters: (0..config.workers).map(|_| Counters::default()).collect(),
-            connections: AtomicUsize::new(0),
-            inflight_body_bytes: AtomicUsize::new(0),
-            phase: watch::Sender::new(Phase::Serving),
+            connections: Alone::default(),
+            inflight_body_bytes: Alone::default(),
+            phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,
             config,
         });
@@ -228,7 +241,7 @@ async fn control(
         }
     }
     tracing::info!("draining");
-    shared.phase.send_replace(Phase::Grace);
+    shared.enter(Phase::Grace);
     tokio::select! {
         () = drain(shared, &workers) => {}
         () = signals.next() => anyhow::bail!("ended by a second signal"),
@@ -242,7 +255,7 @@ async fn control(
 
 async fn drain(shared: &Shared, workers: &[WorkerThread]) {
     sleep(shared.config.limits.drain_grace).await;
-    shared.phase.send_replace(Phase::Closing);
+    shared.enter(Phase::Closing);
     while !workers.iter().all(JoinHandle::is_finished) {
         sleep(WATCH_INTERVAL).await;
     }
