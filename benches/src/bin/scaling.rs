@@ -15,13 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fanfare_benches::{DiscardingInboxes, HealthySockets, topic};
-use fanfare_fanout::{OutboxLimits, Progress, Report, Shard, ShardLimits, TopicSettings, Wish};
+use fanfare_fanout::{OutboxLimits, Progress, Report, STEP_MAX, Shard, ShardLimits, TopicSettings, Wish};
 use fanfare_registry::{Registry, RegistryLimits, ReplayLimits, Retention};
 use fanfare_wire::command::Start;
 use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Pattern, Position, Topic};
 
 /// As many sockets as a worker visits in one step.
-const SOCKETS_PER_STEP: usize = 256;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -67,8 +66,7 @@ fn deliver(subscribers: usize, topics: usize, patterns: usize, rounds: usize) {
         let offset = round as u64;
         let message = Message::new(draft(&to), Position { epoch: Epoch::new(1), offset }, offset);
         let mut pass = shard.begin(Instant::now(), offset, [Arc::new(message)]);
-        while shard.deliver(&mut pass, SOCKETS_PER_STEP, &mut HealthySockets, &mut report) == Progress::More {
-        }
+        while shard.deliver(&mut pass, STEP_MAX, &mut HealthySockets, &mut report) == Progress::More {}
     });
     assert_eq!(report.deliveries, (subscribers * (rounds + 2)) as u64);
 }

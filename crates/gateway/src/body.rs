@@ -51,6 +51,17 @@ pub(crate) async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, ApiEr
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
+/// The lines of a body that is here, without their ends.
+pub(crate) fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(body);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let Some(end) = memchr::memchr(b'\n', text) else { return Some(text) };
+        rest = Some(&text[end + 1..]);
+        Some(&text[..end])
+    })
+}
+
 /// A body that is read line by line while it arrives. One line is within `Limits::body_bytes`, and a pause within
 /// `Limits::stream_idle`.
 pub(crate) struct Lines<'a> {
@@ -110,7 +121,7 @@ impl<'a> Lines<'a> {
     }
 
     fn take_line(&mut self) -> Option<Bytes> {
-        let end = match self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+        let end = match memchr::memchr(b'\n', &self.buffer[self.searched..]) {
             Some(position) => self.searched + position + 1,
             None if self.ended && !self.buffer.is_empty() => self.buffer.len(),
             None => {

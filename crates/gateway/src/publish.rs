@@ -79,7 +79,7 @@ pub(crate) async fn many(worker: &Worker, request: Request<Incoming>) -> Result<
         }
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             let body = body::read(body, &worker.shared).await?;
-            let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            let lines = body::lines(&body).map(<[u8]>::trim_ascii);
             let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
             check_count(lines.len(), &worker.shared)?;
             publisher.items(lines, &attributes, &mut results);
@@ -157,7 +157,7 @@ fn check_count(count: usize, shared: &Shared) -> Result<(), ApiError> {
 }
 
 fn non_empty_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
+    let lines = (1..).zip(body::lines(body));
     let lines = lines.map(|(number, line)| (number, line.strip_suffix(b"\r").unwrap_or(line)));
     lines.filter(|(_, line)| !line.is_empty())
 }

@@ -274,7 +274,10 @@ impl Worker {
         counters.deflate_bytes_out.add(deflated.bytes_out);
         counters.blocked.add(report.blocked.len() as u64);
         self.count_outboxes();
-        if self.shared.outbox_bytes() > self.shared.config.limits.outbox_budget as u64 {
+        // Who has nothing waiting has nothing to shed, and need not look at what the others have.
+        if counters.outbox_bytes.read() > 0
+            && self.shared.outbox_bytes() > self.shared.config.limits.outbox_budget as u64
+        {
             self.shed(&mut report);
         }
         for id in report.woken.drain(..) {

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""System calls and instructions of a publish and of a handshake: counts.py (needs strace and valgrind)
+
+One worker, one raw WebSocket subscriber of the topic, 128-byte messages. What two runs differ in, over what they did more.
+"""
+
+import contextlib
+import re
+import socket
+import subprocess
+import tempfile
+
+from bench import RELEASE
+
+HANDSHAKE = (b"GET /topics/t HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n")
+FRAME_BYTES = 132
+
+
+class Gateway:
+    """A gateway under a tool that counts."""
+
+    def __init__(self, tool):
+        command = [*tool, str(RELEASE / "fanfare"), "serve", "--workers", "1", "--listen", "127.0.0.1:0",
+                   "--admin", "127.0.0.1:0", "--drain-grace", "1ms", "--drain-window", "1ms"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        host, port = re.search(r"([\d.]+):(\d+)", self.process.stdout.readline()).groups()
+        self.address = host, int(port)
+
+    def connect(self, request=b""):
+        connection = socket.create_connection(self.address)
+        connection.settimeout(30)
+        connection.sendall(request)
+        if request:
+            read_heads(connection, 1)
+        return connection
+
+    def end(self):
+        """What strace or valgrind runs is its child, or valgrind itself."""
+        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
+        subprocess.run(["kill", *(children.stdout.split() or [str(self.process.pid)])], check=True)
+        self.process.wait(60)
+
+
+def read_heads(connection, count):
+    """Reads so many answers; bodies end as a JSON object does."""
+    text = b""
+    while text.count(b"HTTP/1.1 ") < count or not text.endswith((b"}", b"\r\n\r\n")):
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionError(text)
+        text += data
+
+
+def read_bytes(connection, count):
+    while count > 0:
+        count -= len(connection.recv(1 << 20))
+
+
+def post(lines=1):
+    body = b"\n".join([b"x" * 128] * lines)
+    query = b"?split=lines" if lines > 1 else b""
+    return (b"POST /topics/t%b HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+            % (query, len(body))) + body
+
+
+def publish(publishers=1, pipelined=1, lines=1):
+    """POSTs of so many connections at a time, each with so many requests."""
+    def run(gateway, posts):
+        with contextlib.ExitStack() as stack:
+            subscriber = stack.enter_context(gateway.connect(HANDSHAKE))
+            connections = [stack.enter_context(gateway.connect()) for _ in range(publishers)]
+            for _ in range(posts // (publishers * pipelined)):
+                for connection in connections:
+                    connection.sendall(post(lines) * pipelined)
+                for connection in connections:
+                    read_heads(connection, pipelined)
+                read_bytes(subscriber, FRAME_BYTES * publishers * pipelined * lines)
+    return run
+
+
+def handshakes(gateway, count):
+    for _ in range(count):
+        gateway.connect(HANDSHAKE).close()
+
+
+def strace(run, count):
+    with tempfile.NamedTemporaryFile("r") as counts:
+        gateway = Gateway(["strace", "-f", "-c", "-U", "name,calls", "-o", counts.name])
+        run(gateway, count)
+        gateway.end()
+        rows = (line.split() for line in counts)
+        return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit() and row[0] != "total"}
+
+
+def callgrind(run, count):
+    with tempfile.NamedTemporaryFile("r") as counts:
+        gateway = Gateway(["valgrind", "--tool=callgrind", "--collect-bus=yes",
+                           f"--callgrind-out-file={counts.name}"])
+        run(gateway, count)
+        gateway.end()
+        totals = re.search(r"^totals: (\d+) (\d+)", counts.read(), re.MULTILINE)
+        return {"instructions": int(totals[1]), "with a bus lock": int(totals[2])}
+
+
+def main():
+    for name, run, less, more in [
+        ("one POST at a time", publish(), 200, 1200),
+        ("20 POSTs pipelined", publish(pipelined=20), 200, 1200),
+        ("4 publishers", publish(publishers=4), 200, 1200),
+        ("POSTs of 20 lines", publish(lines=20), 100, 300),
+        ("a handshake and its end", handshakes, 100, 500),
+    ]:
+        print(name)
+        for tool in (strace, callgrind):
+            before, after = tool(run, less), tool(run, more)
+            each = {key: (after[key] - before.get(key, 0)) / (more - less) for key in after}
+            print("   ", ", ".join(f"{key} {value:.2f}" for key, value in each.items() if value > 0.04))
+
+
+main()
