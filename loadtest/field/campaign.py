@@ -125,7 +125,7 @@ def own_servers(scenario):
                "--drain-grace", "1ms", "--drain-window", "1ms"]
     servers = [
         Server("floor", "floor: `send()` in a loop", [*floor, "--writer", "send"]),
-        Server("floor-uring", "floor: the same through io_uring", [*floor, "--writer", "io-uring"]),
+        Server("floor-uring", "floor: through io_uring", [*floor, "--writer", "io-uring"]),
         Server("fanfare", "**Fanfare**", gateway),
     ]
     if "--writer" in words(gateway[0], "serve", "--help"):

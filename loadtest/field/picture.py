@@ -6,7 +6,7 @@ import html
 
 from field.page import in_order, multiple, part, plain
 
-PANEL_WIDTH, NAME_WIDTH, VALUE_WIDTH = 470, 168, 122
+PANEL_WIDTH, NAME_WIDTH, VALUE_WIDTH = 530, 186, 164
 BAR_WIDTH = PANEL_WIDTH - NAME_WIDTH - VALUE_WIDTH
 ROW, BAR, HEAD, GAP, LEGEND = 21, 13, 44, 22, 20
 COLUMNS = 2
