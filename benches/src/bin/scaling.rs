@@ -20,8 +20,6 @@ use fanfare_registry::{Registry, RegistryLimits, ReplayLimits, Retention};
 use fanfare_wire::command::Start;
 use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Pattern, Position, Topic};
 
-/// As many sockets as a worker visits in one step.
-
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_default();
