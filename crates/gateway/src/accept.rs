@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
+use crate::client::Client;
 use crate::connection::Permit;
 use crate::drain::Phase;
 use crate::limits::Limits;
@@ -56,10 +57,10 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 worker.counters().accepted.add(1);
                 match Permit::take(&worker) {
-                    Some(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, permit))),
+                    Some(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, peer, permit))),
                     None => refuse(&worker, &stream),
                 }
             }
@@ -69,7 +70,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
                 // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 worker.counters().accept_errors.add(1);
                 tracing::warn!(%error, "accepting pauses");
-                sleep(worker.shared.config.limits.accept_pause).await;
+                sleep(worker.shared.config().limits.accept_pause).await;
             }
         }
     }
@@ -91,14 +92,18 @@ fn write_now(stream: &TcpStream, answer: &[u8]) {
 }
 
 /// Serves requests on a connection until it ends or becomes a subscriber.
-async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
     let requests = &worker.counters().http_connections;
     requests.add(1);
-    let limits = &worker.shared.config.limits;
+    let config = worker.shared.config();
+    let limits = &config.limits;
     let upgrade = Rc::new(UpgradeSlot::default());
     let service = service_fn({
         let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
-        move |request| routes::route(Rc::clone(&worker), Rc::clone(&upgrade), request)
+        move |request| {
+            let client = Client { address: peer.ip().to_canonical() };
+            routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
+        }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -122,9 +127,9 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
     let stream = parts.io.into_inner();
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
-        (Ok(()), Some(Upgrade::WebSocket(endpoint, format))) => {
+        (Ok(()), Some(Upgrade::WebSocket(endpoint, format, client))) => {
             let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
-            drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, permit)));
+            drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, client, permit)));
         }
         (Err(_), Some(Upgrade::Stream(request))) => {
             drop(spawn_local(http_stream::open(Rc::clone(&worker), stream, request, permit)));

@@ -42,7 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, registry) = (Arc::clone(&shared), Rc::clone(&registry));
-                let timeout = shared.config.limits.header_timeout;
+                let timeout = shared.config().limits.header_timeout;
                 spawn_local(async move {
                     let service = service_fn(move |request| {
                         let answer = answer(&shared, &registry, &request);
@@ -59,7 +59,7 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting operators pauses");
-                sleep(shared.config.limits.accept_pause).await;
+                sleep(shared.config().limits.accept_pause).await;
             }
         }
     }

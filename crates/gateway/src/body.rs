@@ -15,13 +15,13 @@ use crate::server::Shared;
 
 /// The body, whole, within `Limits::body_timeout`.
 pub(crate) async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, ApiError> {
-    let max = shared.config.limits.body_bytes;
+    let max = shared.config().limits.body_bytes;
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(max));
     }
-    let mut held = Held::new(&shared.inflight_body_bytes, shared.config.limits.inflight_body_bytes);
+    let mut held = Held::new(&shared.inflight_body_bytes, shared.config().limits.inflight_body_bytes);
     let mut body = Limited::new(body, max);
-    let mut deadline = pin!(sleep(shared.config.limits.body_timeout));
+    let mut deadline = pin!(sleep(shared.config().limits.body_timeout));
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
@@ -77,7 +77,8 @@ pub(crate) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(body: Incoming, shared: &'a Shared) -> Self {
-        let limits = &shared.config.limits;
+        let config = shared.config();
+        let limits = &config.limits;
         Self {
             body,
             buffer: BytesMut::new(),

@@ -11,6 +11,7 @@ use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
 use tokio::net::TcpStream;
 
+use crate::client::Client;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
 
@@ -20,6 +21,7 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     /// How it sees messages; its transport follows from that.
     pub(crate) format: FormatId,
+    pub(crate) client: Client,
     /// Set when the server decides to close; what ends the connection first is its reason.
     pub(crate) closing: Cell<Option<DisconnectReason>>,
     /// The time for closing is over.
@@ -33,11 +35,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: SubscriberId, stream: TcpStream, format: FormatId, permit: Permit) -> Self {
+    pub(crate) fn new(
+        id: SubscriberId,
+        stream: TcpStream,
+        format: FormatId,
+        client: Client,
+        permit: Permit,
+    ) -> Self {
         Self {
             id,
             stream,
             format,
+            client,
             closing: Cell::new(None),
             expired: Cell::new(false),
             awaiting_pong: Cell::new(false),
@@ -102,7 +111,7 @@ impl Permit {
         worker.open.set(worker.open.get() + 1);
         let before = worker.shared.connections.fetch_add(1, Relaxed);
         let permit = Self(Rc::clone(worker));
-        (before < worker.shared.config.limits.connections).then_some(permit)
+        (before < worker.shared.config().limits.connections).then_some(permit)
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     if phase.wait_for(|phase| *phase >= Phase::Grace).await.is_err() {
         return;
     }
-    let hard_end = Instant::now() + worker.shared.config.limits.drain_timeout;
+    let hard_end = Instant::now() + worker.shared.config().limits.drain_timeout;
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
-    let window_end = (Instant::now() + worker.shared.config.limits.drain_window).min(hard_end);
+    let window_end = (Instant::now() + worker.shared.config().limits.drain_window).min(hard_end);
     // Those whose turn has come, fractions included: few connections are spread as evenly as many. Newcomers of the grace
     // are closed with the others, because all are counted anew in each step.
     let mut due = 0.0;

@@ -28,6 +28,7 @@ mod admin;
 mod alone;
 pub mod args;
 mod body;
+mod client;
 pub mod commands;
 pub mod config;
 mod connection;

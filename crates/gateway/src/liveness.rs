@@ -56,7 +56,8 @@ impl Liveness {
 
 /// Ticks until the worker ends.
 pub(crate) async fn run(worker: Rc<Worker>) {
-    let limits = &worker.shared.config.limits;
+    let config = worker.shared.config();
+    let limits = &config.limits;
     let ticks = (limits.ping_interval.as_millis().div_ceil(TICK_MAX.as_millis()) as usize).max(TICKS_MIN);
     let tick = limits.ping_interval / ticks as u32;
     // A ping sent `wait` ticks ago has had its whole timeout.

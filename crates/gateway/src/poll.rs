@@ -35,7 +35,8 @@ pub(crate) async fn poll(
     if request.method() != Method::GET {
         return Err(ApiError::method_not_allowed("GET"));
     }
-    let limits = &worker.shared.config.limits;
+    let config = worker.shared.config();
+    let limits = &config.limits;
     let query = Query::of(request);
     let names = query.names(limits.subscriptions)?;
     let cursor = Query::place(query.get("cursor").unwrap_or_default(), "cursor")?;

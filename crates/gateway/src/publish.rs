@@ -70,7 +70,7 @@ pub(crate) async fn many(worker: &Worker, request: Request<Incoming>) -> Result<
     let (head, body) = request.into_parts();
     let attributes = Attributes::read(&head.headers)?;
     let publisher = Publisher { worker };
-    let mut results = Results::new(worker.shared.config.limits.body_messages);
+    let mut results = Results::new(worker.shared.config().limits.body_messages);
     match attributes.essence().as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl"
             if body.size_hint().exact().is_none() =>
@@ -149,7 +149,7 @@ async fn stream(
 const STREAM_LINES_MAX: usize = 256;
 
 fn check_count(count: usize, shared: &Shared) -> Result<(), ApiError> {
-    let max = shared.config.limits.body_messages;
+    let max = shared.config().limits.body_messages;
     if count > max {
         return Err(ApiError::too_large(format!("at most {max} messages in one request")));
     }
@@ -227,7 +227,7 @@ impl Publisher<'_> {
         event: Option<&str>,
         key: Option<&str>,
     ) -> Result<Draft, ApiError> {
-        let max = self.worker.shared.config.limits.message_bytes;
+        let max = self.worker.shared.config().limits.message_bytes;
         if payload.len() > max {
             return Err(ApiError::too_large(format!("a message has at most {max} bytes")));
         }
@@ -302,7 +302,8 @@ impl Publisher<'_> {
         results: &mut Results,
     ) {
         // Its data exists once per topic: what one item becomes is bounded like what one body brings.
-        let limits = &self.worker.shared.config.limits;
+        let config = self.worker.shared.config();
+        let limits = &config.limits;
         let bytes = item.payload.len().saturating_mul(item.topics.len());
         if item.topics.len() > limits.body_messages || bytes > limits.body_bytes {
             run.end(results);
@@ -356,7 +357,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn add(&mut self, draft: Draft, results: &mut Results) {
-        let limits = &self.publisher.worker.shared.config.limits;
+        let config = self.publisher.worker.shared.config();
+        let limits = &config.limits;
         let is_full = self.drafts.len() >= limits.body_messages
             || self.bytes + draft.payload_bytes() > limits.body_bytes;
         if is_full || self.topic.as_ref() != Some(&draft.topic) {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fanfare_wire::command::{Start, Wanted};
+use fanfare_wire::command::Start;
 use fanfare_wire::{FormatId, Name, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -12,6 +12,7 @@ use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::client::Client;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, Accepted, NATIVE_JSON};
@@ -31,7 +32,7 @@ const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Upgrade {
     /// Once its 101 is written.
-    WebSocket(Endpoint, FormatId),
+    WebSocket(Endpoint, FormatId, Client),
     /// In place of a response, which is written by the transport.
     Stream(http_stream::Request),
 }
@@ -59,6 +60,7 @@ pub(crate) struct Taken;
 pub(crate) async fn route(
     worker: Rc<Worker>,
     upgrade: Rc<UpgradeSlot>,
+    client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
     let path = request.uri().path().to_owned();
@@ -66,14 +68,14 @@ pub(crate) async fn route(
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
         "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
-        "/ws" => native(&worker, &upgrade, request),
-        "/events" => events(&worker, &upgrade, &request),
+        "/ws" => native(&worker, &upgrade, client, request),
+        "/events" => events(&worker, &upgrade, client, &request),
         "/poll" => poll::poll(&worker, &request).await,
         "/topics" => get_only(&request).and_then(|()| topics::list(&worker, &request)),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
         "/publish" => counted(&worker, publish::many(&worker, request)).await,
         path => match path.strip_prefix("/topics/") {
-            Some(topic) => self::topic(&worker, &upgrade, topic, request).await,
+            Some(topic) => self::topic(&worker, &upgrade, client, topic, request).await,
             None => demo(&worker, path),
         },
     };
@@ -96,6 +98,7 @@ pub(crate) fn readiness(draining: bool) -> Response<Body> {
 async fn topic(
     worker: &Rc<Worker>,
     upgrade: &UpgradeSlot,
+    client: Client,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
@@ -108,7 +111,7 @@ async fn topic(
         return topics::info(worker, &Topic::new(&name)?);
     }
     if handshake::is_upgrade(&request) {
-        return raw(worker, upgrade, &name, request);
+        return raw(worker, upgrade, client, &name, request);
     }
     match *request.method() {
         Method::POST => {
@@ -122,7 +125,9 @@ async fn topic(
         Method::GET | Method::HEAD => {
             let topic = Topic::new(&name)?;
             match stream_format(&request) {
-                Some(format) if request.method() == Method::GET => stream(upgrade, format, topic, &request),
+                Some(format) if request.method() == Method::GET => {
+                    stream(upgrade, client, format, topic, &request)
+                }
                 _ => topics::last_value(worker, &topic, &request).await,
             }
         }
@@ -134,6 +139,7 @@ async fn topic(
 fn raw(
     worker: &Worker,
     upgrade: &UpgradeSlot,
+    client: Client,
     name: &str,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
@@ -141,7 +147,7 @@ fn raw(
         let wanted = wanted(&Name::Topic(topic.clone()), Query::of(&request).start()?);
         Ok(Endpoint::Raw { topic, wanted })
     });
-    switch(worker, upgrade, &mut request, &[], endpoint)
+    switch(worker, upgrade, client, &mut request, &[], endpoint)
 }
 
 /// What `Accept` asks for, if it is a stream.
@@ -157,6 +163,7 @@ fn stream_format(request: &Request<Incoming>) -> Option<FormatId> {
 /// `GET /topics/{topic}` with `Accept: text/event-stream` or `application/x-ndjson`.
 fn stream(
     upgrade: &UpgradeSlot,
+    client: Client,
     format: FormatId,
     topic: Topic,
     request: &Request<Incoming>,
@@ -165,20 +172,22 @@ fn stream(
         Some((epoch, offset)) => Start::After { epoch: epoch.into(), offset },
         None => Query::of(request).start()?,
     };
-    become_stream(upgrade, format, vec![wanted(&Name::Topic(topic), start)], None, request)
+    let wanted = vec![wanted(&Name::Topic(topic), start)];
+    become_stream(upgrade, http_stream::Request { format, wanted, heartbeat: None, client }, request)
 }
 
 /// `GET /events?topic=a&topic=b.*`
 fn events(
     worker: &Worker,
     upgrade: &UpgradeSlot,
+    client: Client,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if request.method() != Method::GET {
         return Err(ApiError::method_not_allowed("GET"));
     }
     let query = Query::of(request);
-    let names = query.names(worker.shared.config.limits.subscriptions)?;
+    let names = query.names(worker.shared.config().limits.subscriptions)?;
     let start = match last_event_id(request)? {
         Some((epoch, sequence)) => Start::Since { epoch: epoch.into(), sequence },
         None => match query.start()? {
@@ -189,20 +198,23 @@ fn events(
         },
     };
     let wanted = names.iter().map(|name| wanted(name, start.clone())).collect();
-    become_stream(upgrade, FormatId::EVENTS, wanted, heartbeat(request)?, request)
+    let heartbeat = heartbeat(request)?;
+    become_stream(
+        upgrade,
+        http_stream::Request { format: FormatId::EVENTS, wanted, heartbeat, client },
+        request,
+    )
 }
 
 fn become_stream(
     upgrade: &UpgradeSlot,
-    format: FormatId,
-    wanted: Vec<Wanted<'static>>,
-    heartbeat: Option<Duration>,
+    stream: http_stream::Request,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if request.version() != Version::HTTP_11 {
         return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
     }
-    upgrade.set(Upgrade::Stream(http_stream::Request { format, wanted, heartbeat }));
+    upgrade.set(Upgrade::Stream(stream));
     // It is never seen: the stream's own head goes out in its place.
     Ok(Response::new(Full::default()))
 }
@@ -220,6 +232,7 @@ fn last_event_id(request: &Request<Incoming>) -> Result<Option<(String, u64)>, A
 fn native(
     worker: &Worker,
     upgrade: &UpgradeSlot,
+    client: Client,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if !handshake::is_upgrade(&request) {
@@ -229,25 +242,26 @@ fn native(
         });
     }
     let endpoint = heartbeat(&request).map(|heartbeat| Endpoint::Native { heartbeat });
-    switch(worker, upgrade, &mut request, &[NATIVE_JSON], endpoint)
+    switch(worker, upgrade, client, &mut request, &[NATIVE_JSON], endpoint)
 }
 
 fn switch(
     worker: &Worker,
     upgrade: &UpgradeSlot,
+    client: Client,
     request: &mut Request<Incoming>,
     subprotocols: &[&'static str],
     endpoint: Result<Endpoint, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
     let accepted = endpoint.map_err(handshake::Refused::from).and_then(|endpoint| {
-        let accepted = handshake::accept(request, subprotocols, worker.shared.config.deflates())?;
+        let accepted = handshake::accept(request, subprotocols, worker.shared.config().deflates())?;
         Ok((endpoint, accepted))
     });
     match accepted {
         Ok((endpoint, Accepted { response, deflate })) => {
             let plain = endpoint.format();
             let format = plain.deflated().filter(|_| deflate).unwrap_or(plain);
-            upgrade.set(Upgrade::WebSocket(endpoint, format));
+            upgrade.set(Upgrade::WebSocket(endpoint, format, client));
             Ok(response)
         }
         Err(refused) => {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::{ArcSwap, Guard};
 use fanfare_registry::{Registry, RegistryLimits};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,7 +33,8 @@ use crate::writer;
 
 /// What all threads of the process share.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    /// What is in force.
+    config: ArcSwap<Config>,
     /// Workers are to have rings.
     pub(crate) with_rings: bool,
     pub(crate) dispatch: Dispatch,
@@ -50,6 +52,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The configuration in force. Whoever keeps it goes on with it when another one takes its place: a request does, a
+    /// connection does not.
+    pub(crate) fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
     /// What waits in all outboxes, as of each worker's last step.
     pub(crate) fn outbox_bytes(&self) -> u64 {
         self.counters.iter().map(|counters| counters.outbox_bytes.read()).sum()
@@ -124,7 +132,7 @@ impl Server {
             inflight_body_bytes: Alone::default(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,
-            config,
+            config: ArcSwap::from_pointee(config),
         });
         Ok(Self { shared, listeners, admin, address, admin_address })
     }
@@ -149,7 +157,7 @@ impl Server {
 /// Forgets idle topics, now and then.
 async fn sweep(shared: Arc<Shared>) {
     loop {
-        sleep(shared.config.limits.topic_idle).await;
+        sleep(shared.config().limits.topic_idle).await;
         let topics = shared.dispatch.registry.sweep();
         if topics > 0 {
             tracing::info!(topics, "idle topics are forgotten");
@@ -254,7 +262,7 @@ async fn control(
 }
 
 async fn drain(shared: &Shared, workers: &[WorkerThread]) {
-    sleep(shared.config.limits.drain_grace).await;
+    sleep(shared.config().limits.drain_grace).await;
     shared.enter(Phase::Closing);
     while !workers.iter().all(JoinHandle::is_finished) {
         sleep(WATCH_INTERVAL).await;

@@ -70,7 +70,8 @@ impl Session {
                 if let Some(interval) = heartbeat {
                     worker.liveness.borrow_mut().beat(*interval, connection.id);
                 }
-                let limits = &worker.shared.config.limits;
+                let config = worker.shared.config();
+                let limits = &config.limits;
                 let client = client_name(worker.index, connection.id);
                 let (ping, max_message) = (limits.ping_interval.as_secs(), limits.message_bytes);
                 answer(worker, connection, &Event::Welcome { client: &client, ping, max_message })
@@ -152,7 +153,7 @@ fn native(worker: &Worker, connection: &Connection, text: &str) -> End {
 /// Subscribes to each topic for itself. The acknowledgement is queued before any message of the topics: nothing can come
 /// between, because nothing here waits.
 fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Wanted<'_>]) -> End {
-    let max = worker.shared.config.limits.subscriptions;
+    let max = worker.shared.config().limits.subscriptions;
     if topics.len() > max {
         let message = format!("at most {max} topics in one request");
         return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });

@@ -59,7 +59,7 @@ pub(crate) fn subscribe_to_each<'a>(
     id: SubscriberId,
     wanted: &'a [Wanted<'_>],
 ) -> impl Iterator<Item = Result<Begun<'a>, Refusal>> {
-    let mut left = worker.shared.config.limits.wildcard_topics;
+    let mut left = worker.shared.config().limits.wildcard_topics;
     wanted.iter().map(move |wanted| {
         if left == 0 && wanted.topic.contains(['*', '>']) {
             return Err((ErrorCode::Limit, "more topics match than one request may bring"));
@@ -117,7 +117,7 @@ fn subscribe_to_topic<'a>(
     let registry = &worker.shared.dispatch.registry;
     let now = Instant::now();
     let mut shard = worker.shard.borrow_mut();
-    let policy = wish.policy(worker.shared.config.settings(topic).slow).announced();
+    let policy = wish.policy(worker.shared.config().settings(topic).slow).announced();
     if shard.is_subscribed(id, topic) {
         // A connection gets one copy of a topic: a second subscription is acknowledged, and replays nothing.
         let info = registry.info(topic, now).ok_or((ErrorCode::Unavailable, "the topic is gone"))?;
@@ -193,7 +193,7 @@ fn subscribe_to_pattern<'a>(
     let beginnings = joined.into_iter().zip(new).filter(|(_, new)| *new).map(|((topic, joined), _)| {
         let Joined { position, replay, recovered, age } = joined;
         let stale = shard.note_age(&topic, age, now);
-        let policy = wish.policy(worker.shared.config.settings(&topic).slow).announced();
+        let policy = wish.policy(worker.shared.config().settings(&topic).slow).announced();
         Beginning { topic, announce: Some(Announce { position, recovered, policy }), stale, messages: replay }
     });
     let beginnings = beginnings.collect();

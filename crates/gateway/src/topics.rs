@@ -31,7 +31,7 @@ pub(crate) async fn last_value(
     topic: &Topic,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    let wait = Query::of(request).wait(worker.shared.config.limits.poll_wait)?;
+    let wait = Query::of(request).wait(worker.shared.config().limits.poll_wait)?;
     let read = || worker.shared.dispatch.registry.last(topic, Instant::now());
     let is_known = |last: &Last| {
         let tag = tag(&last.message);
@@ -66,7 +66,7 @@ fn describe(response: &mut Response<Body>, worker: &Worker, topic: &Topic, last:
     headers.insert(AGE, HeaderValue::from(last.age.as_secs()));
     headers.insert(AGE_MS, HeaderValue::from(milliseconds(last.age)));
     headers.insert(OFFSET, HeaderValue::from(last.message.offset()));
-    if let Some(stale_after) = worker.shared.config.settings(topic).stale_after {
+    if let Some(stale_after) = worker.shared.config().settings(topic).stale_after {
         let status = if last.age >= stale_after { Status::Stale } else { Status::Live };
         headers.insert(STATUS, HeaderValue::from_static(status.as_str()));
     }
@@ -127,7 +127,7 @@ pub(crate) fn list(worker: &Worker, request: &Request<Incoming>) -> Result<Respo
         next: Option<&'a str>,
     }
     let query = Query::of(request);
-    let (pattern, max) = (query.pattern()?, query.max(worker.shared.config.limits.list_topics)?);
+    let (pattern, max) = (query.pattern()?, query.max(worker.shared.config().limits.list_topics)?);
     let after = query.get("after").filter(|after| !after.is_empty());
     if after.is_some_and(|after| Topic::new(after).is_err()) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::BadTopic, "after is a topic's name"));

@@ -25,6 +25,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep_until;
 
 use crate::accept;
+use crate::client::Client;
 use crate::connection::{Connection, Connections, Permit};
 use crate::drain;
 use crate::inbox::Handover;
@@ -68,8 +69,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> std::io::Result<Rc<Self>> {
-        let writer = Writer::open(shared.with_rings, &shared.config, &shared.counters[index])?;
-        let limits = &shared.config.limits;
+        let writer = Writer::open(shared.with_rings, &shared.config(), &shared.counters[index])?;
+        let config = shared.config();
+        let limits = &config.limits;
         let outbox = OutboxLimits {
             bytes_max: limits.outbox_bytes,
             messages_max: limits.outbox_messages,
@@ -78,7 +80,7 @@ impl Worker {
         let limits = ShardLimits { outbox, subscriptions_max: limits.subscriptions };
         let rules = Arc::clone(&shared);
         let shard = Shard::new(limits, shared.dispatch.registry.epoch(), move |topic| {
-            let settings = rules.config.settings(topic);
+            let settings = rules.config().settings(topic);
             TopicSettings { policy: settings.slow, stale_after: settings.stale_after }
         });
         Ok(Rc::new(Self {
@@ -165,7 +167,7 @@ impl Worker {
 
     /// Gives drafts their places and sends them on their way.
     pub(crate) fn publish(&self, topic: &Topic, mut drafts: Vec<Draft>) -> Result<Admitted, AdmitError> {
-        let config = &self.shared.config;
+        let config = self.shared.config();
         if config.deflates() && config.settings(topic).deflate {
             drafts.iter_mut().for_each(|draft| draft.deflate = true);
         }
@@ -180,12 +182,18 @@ impl Worker {
     // === subscribers ===
 
     /// Makes a socket a subscriber.
-    pub(crate) fn connect(&self, stream: TcpStream, format: FormatId, permit: Permit) -> Rc<Connection> {
+    pub(crate) fn connect(
+        &self,
+        stream: TcpStream,
+        format: FormatId,
+        client: Client,
+        permit: Permit,
+    ) -> Rc<Connection> {
         // The raw format has no words for a gap.
         let takes_gaps = format.plain() != FormatId::RAW;
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
         self.writer.borrow_mut().add(id, &stream);
-        let connection = Rc::new(Connection::new(id, stream, format, permit));
+        let connection = Rc::new(Connection::new(id, stream, format, client, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.counters().connected(format);
         connection
@@ -204,7 +212,8 @@ impl Worker {
         self.leave(&left);
         self.counters().disconnected(connection.format);
         self.counters().closes[reason.index()].add(1);
-        tracing::debug!(client = %client_name(self.index, connection.id), reason = reason.label(), "closed");
+        let (client, address) = (client_name(self.index, connection.id), connection.client.address);
+        tracing::debug!(%client, %address, reason = reason.label(), "closed");
     }
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
@@ -230,7 +239,7 @@ impl Worker {
         if reason == DisconnectReason::PeerGone {
             connection.expired.set(true);
         } else {
-            let deadline = Instant::now() + self.shared.config.limits.close_timeout;
+            let deadline = Instant::now() + self.shared.config().limits.close_timeout;
             self.liveness.borrow_mut().expire_at(deadline, connection.id);
         }
         connection.wake();
@@ -276,7 +285,7 @@ impl Worker {
         self.count_outboxes();
         // Who has nothing waiting has nothing to shed, and need not look at what the others have.
         if counters.outbox_bytes.read() > 0
-            && self.shared.outbox_bytes() > self.shared.config.limits.outbox_budget as u64
+            && self.shared.outbox_bytes() > self.shared.config().limits.outbox_budget as u64
         {
             self.shed(&mut report);
         }
@@ -312,7 +321,7 @@ impl Worker {
                 *sum += class.read() as usize;
             }
         }
-        if let Some(bytes) = classes.size_to_shrink_to(self.shared.config.limits.outbox_budget) {
+        if let Some(bytes) = classes.size_to_shrink_to(self.shared.config().limits.outbox_budget) {
             let before = (report.dropped, report.evicted.len());
             self.shard.borrow_mut().shed(bytes, report);
             if (report.dropped, report.evicted.len()) != before {

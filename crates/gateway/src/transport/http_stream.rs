@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
+use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::subscribe;
 use crate::worker::Worker;
@@ -31,11 +32,12 @@ pub(crate) struct Request {
     pub(crate) wanted: Vec<Wanted<'static>>,
     /// An event now and then, for clients that cannot see comments.
     pub(crate) heartbeat: Option<Duration>,
+    pub(crate) client: Client,
 }
 
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
 pub(crate) fn open(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) -> HttpStream {
-    let connection = worker.connect(stream, request.format, permit);
+    let connection = worker.connect(stream, request.format, request.client, permit);
     let opened = match request.format {
         FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
         _ => open_one(&worker, &connection, &request.wanted),

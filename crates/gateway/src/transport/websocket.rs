@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
+use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
 use crate::worker::Worker;
@@ -33,9 +34,10 @@ pub(crate) fn open(
     read_ahead: Bytes,
     endpoint: Endpoint,
     format: FormatId,
+    client: Client,
     permit: Permit,
 ) -> WebSocket {
-    let connection = worker.connect(stream, format, permit);
+    let connection = worker.connect(stream, format, client, permit);
     let opened = Session::open(&worker, &connection, &endpoint);
     if let Err(reason) = opened {
         worker.close(&connection, reason);
@@ -128,7 +130,8 @@ impl Inbound {
 
     /// Hands the frames in `bytes` to the session.
     fn receive(&mut self, worker: &Worker, connection: &Connection, bytes: &mut [u8]) {
-        let limits = &worker.shared.config.limits;
+        let config = worker.shared.config();
+        let limits = &config.limits;
         let limits = ParserLimits {
             message_bytes_max: limits.message_bytes,
             fragments_max: u32::try_from(limits.fragments).unwrap_or(u32::MAX),

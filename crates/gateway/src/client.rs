@@ -1,0 +1,10 @@
+//! Who is at the other end: of a request, and of the connection that it may become.
+
+use std::net::IpAddr;
+
+/// The sender of a request. A connection that becomes a subscriber keeps the client of the request that it began with.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// Where it comes from.
+    pub(crate) address: IpAddr,
+}
