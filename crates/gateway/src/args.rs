@@ -8,7 +8,7 @@ use fanfare_client::Start;
 
 use crate::commands::publish::{Input, Publish};
 use crate::commands::subscribe::Subscribe;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, KEYS, Kind};
 use crate::limits::LIMITS;
 
 /// What the command line asks for.
@@ -32,14 +32,6 @@ pub enum Action {
     /// `fanfare subscribe`
     Subscribe(Subscribe),
 }
-
-/// Keys of the configuration that are not limits.
-const KEYS: [(&str, &str); 4] = [
-    ("listen", "Public address [default: 127.0.0.1:8080]"),
-    ("admin", "Operators' address: metrics, health [default: 127.0.0.1:9090]"),
-    ("workers", "Workers, each a thread with its own listener [default: one per core]"),
-    ("writer", "How passes are written to sockets: ring (io_uring), inline, or auto [default: auto]"),
-];
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -165,7 +157,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
 }
 
 fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
-    let names = KEYS.iter().map(|(name, _)| *name).chain(LIMITS.iter().map(|row| row.name));
+    let names = KEYS.iter().map(|key| key.name).chain(LIMITS.iter().map(|row| row.name));
     let overrides: Vec<_> =
         names.filter_map(|name| Some((name.to_owned(), matches.get_one::<String>(name)?.clone()))).collect();
     Config::load(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), &overrides)
@@ -178,7 +170,14 @@ fn with_config(command: Command) -> Command {
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help("Configuration file (TOML)");
-    let keys = KEYS.iter().map(|(name, help)| key(name, (*help).to_owned()).hide_env(true));
+    let keys = KEYS.iter().map(|row| {
+        let arg = key(row.name, row.help.to_owned()).hide_env(true);
+        match row.kind {
+            // `--name`, or `--name=false`.
+            Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            Kind::Text | Kind::List => arg,
+        }
+    });
     let limits = LIMITS.iter().map(|row| {
         key(row.name, format!("{} [default: {}]", row.help, row.default))
             .help_heading("Limits")

@@ -3,19 +3,25 @@
 //! A flag wins over the environment, the environment over the file, the file over the default. Whatever is wrong is
 //! reported as one line per error that names the key, before anything listens.
 
+mod keys;
+mod topics;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use fanfare_fanout::SlowPolicy;
-use fanfare_registry::{ReplayLimits, Retention, ShardSet};
-use fanfare_wire::{Pattern, Topic};
+use fanfare_registry::ShardSet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
-use crate::units;
 use crate::writer;
+pub use keys::{KEYS, Key, Kind};
+use keys::{text_of, unknown};
+use topics::topic_rule;
+pub use topics::{TopicRule, TopicSettings};
+
+/// The keys of the file that are tables.
+const TABLES: [&str; 2] = ["limits", "topics"];
 
 /// What the gateway was told.
 #[derive(Debug, Clone)]
@@ -44,40 +50,6 @@ pub enum WriterChoice {
     Ring,
     /// By a system call for each socket.
     Inline,
-}
-
-/// What holds for the topics that match a pattern. What it leaves out has the default.
-#[derive(Debug, Clone)]
-pub struct TopicRule {
-    /// Which topics.
-    pub pattern: Pattern,
-    slow: Option<SlowPolicy>,
-    last_value: Option<bool>,
-    replay: ReplayRule,
-    stale_after: Option<Duration>,
-    deflate: bool,
-}
-
-/// `replay = false`, or bounds of its own.
-#[derive(Debug, Clone, Copy, Default)]
-struct ReplayRule {
-    off: bool,
-    messages: Option<usize>,
-    age: Option<Duration>,
-    bytes: Option<usize>,
-}
-
-/// What holds for a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TopicSettings {
-    /// What happens to a slow subscriber.
-    pub slow: SlowPolicy,
-    /// What is kept for those who come later.
-    pub retention: Retention,
-    /// A topic silent for longer is stale.
-    pub stale_after: Option<Duration>,
-    /// Its messages are compressed for WebSockets that negotiated that.
-    pub deflate: bool,
 }
 
 /// What is wrong with a configuration: one line per error.
@@ -124,26 +96,6 @@ impl Config {
         if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
     }
 
-    /// What holds for `topic`.
-    pub fn settings(&self, topic: &Topic) -> TopicSettings {
-        let rule = self.topics.iter().find(|rule| rule.pattern.matches(topic));
-        let replay = rule.map(|rule| rule.replay).unwrap_or_default();
-        let limits = ReplayLimits {
-            messages_max: replay.messages.unwrap_or(self.limits.replay_messages),
-            age_max: replay.age.unwrap_or(self.limits.replay_age),
-            bytes_max: replay.bytes.unwrap_or(self.limits.replay_bytes),
-        };
-        TopicSettings {
-            slow: rule.and_then(|rule| rule.slow).unwrap_or_default(),
-            retention: Retention {
-                last_value: rule.and_then(|rule| rule.last_value).unwrap_or(true),
-                replay: (!replay.off).then_some(limits),
-            },
-            stale_after: rule.and_then(|rule| rule.stale_after),
-            deflate: rule.is_some_and(|rule| rule.deflate),
-        }
-    }
-
     /// Whether any topic may be compressed: else nobody is offered it.
     pub fn deflates(&self) -> bool {
         self.topics.iter().any(|rule| rule.deflate)
@@ -156,68 +108,45 @@ impl Config {
                 return errors.push(error.to_string().trim_end().replace('\n', " "));
             }
         };
-        for (key, value) in &table {
-            match (key.as_str(), value) {
-                ("limits", Value::Table(limits)) => {
-                    for (name, value) in limits {
-                        let set = match LIMITS.iter().find(|row| row.name == name) {
-                            Some(row) => scalar(value).and_then(|text| row.set(&mut self.limits, &text)),
-                            None => Err("unknown key".into()),
-                        };
-                        if let Err(error) = set {
-                            errors.push(format!("limits.{name}: {error}"));
-                        }
-                    }
-                }
+        for (name, value) in &table {
+            match (name.as_str(), value) {
+                ("limits", Value::Table(limits)) => self.read_limits(limits, errors),
                 ("topics", Value::Array(rules)) => {
-                    for (index, rule) in rules.iter().enumerate() {
-                        match rule.as_table().map(topic_rule) {
-                            Some(Ok(rule)) => self.topics.push(rule),
-                            Some(Err(error)) => errors.push(format!("topics[{index}].{error}")),
-                            None => errors.push(format!("topics[{index}]: not a table")),
-                        }
-                    }
+                    read_tables("topics", rules, topic_rule, &mut self.topics, errors);
                 }
                 ("limits", _) => errors.push("limits: not a table".into()),
                 ("topics", _) => errors.push("topics: not an array of tables".into()),
-                ("listen" | "admin" | "workers" | "writer", value) => {
-                    if let Err(error) = scalar(value).and_then(|text| self.set(key, &text)) {
-                        errors.push(format!("{key}: {error}"));
+                (name, value) => {
+                    let set = match KEYS.iter().find(|key| key.name == name) {
+                        Some(key) => text_of(value, key.kind).and_then(|text| key.set(self, &text)),
+                        None => Err(unknown(name, KEYS.iter().map(|key| key.name).chain(TABLES))),
+                    };
+                    if let Err(error) = set {
+                        errors.push(format!("{name}: {error}"));
                     }
                 }
-                _ => errors.push(format!("{key}: unknown key")),
+            }
+        }
+    }
+
+    fn read_limits(&mut self, limits: &Table, errors: &mut Vec<String>) {
+        for (name, value) in limits {
+            let set = match LIMITS.iter().find(|row| row.name == name) {
+                Some(row) => text_of(value, Kind::Text).and_then(|text| row.set(&mut self.limits, &text)),
+                None => Err(unknown(name, LIMITS.iter().map(|row| row.name))),
+            };
+            if let Err(error) = set {
+                errors.push(format!("limits.{name}: {error}"));
             }
         }
     }
 
     fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
-        let address = |text: &str| {
-            text.parse()
-                .map_err(|_| format!("{text:?} is not an address with a port, such as 127.0.0.1:8080"))
-        };
-        match name {
-            "listen" => self.listen = address(text)?,
-            "admin" => self.admin = address(text)?,
-            "workers" => {
-                self.workers = units::Count(text)?;
-                if self.workers > ShardSet::SHARDS_MAX {
-                    return Err(format!("at most {} workers", ShardSet::SHARDS_MAX));
-                }
-            }
-            "writer" => {
-                self.writer = match text {
-                    "auto" => WriterChoice::Auto,
-                    "ring" => WriterChoice::Ring,
-                    "inline" => WriterChoice::Inline,
-                    _ => return Err(format!("{text:?} is not auto, ring or inline")),
-                }
-            }
-            _ => {
-                let row = LIMITS.iter().find(|row| row.name == name).ok_or("unknown key")?;
-                row.set(&mut self.limits, text)?;
-            }
+        if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+            return key.set(self, text);
         }
-        Ok(())
+        let row = LIMITS.iter().find(|row| row.name == name).ok_or("unknown key")?;
+        row.set(&mut self.limits, text)
     }
 
     /// What each key cannot see alone.
@@ -258,67 +187,30 @@ impl Config {
     }
 }
 
-fn topic_rule(table: &Table) -> Result<TopicRule, String> {
-    let (mut pattern, mut slow, mut last_value) = (None, None, None);
-    let (mut replay, mut stale_after, mut deflate) = (ReplayRule::default(), None, false);
-    for (key, value) in table {
-        match (key.as_str(), value) {
-            ("match", Value::String(text)) => {
-                pattern = Some(Pattern::new(text).map_err(|error| format!("match: {text:?}: {error}"))?);
-            }
-            ("slow", Value::String(text)) => {
-                slow = Some(match text.as_str() {
-                    "disconnect" => SlowPolicy::Disconnect,
-                    "drop-oldest" => SlowPolicy::DropOldest,
-                    "conflate" => SlowPolicy::Conflate,
-                    _ => return Err(format!("slow: {text:?} is not disconnect, drop-oldest or conflate")),
-                });
-            }
-            ("last_value", Value::Boolean(keeps)) => last_value = Some(*keeps),
-            ("deflate", Value::Boolean(on)) => deflate = *on,
-            ("replay", Value::Boolean(on)) => replay.off = !on,
-            ("replay", Value::Table(table)) => {
-                replay = replay_rule(table).map_err(|error| format!("replay.{error}"))?;
-            }
-            ("stale_after", value) => {
-                let time = scalar(value).and_then(|text| units::Time(&text));
-                stale_after = Some(time.map_err(|error| format!("stale_after: {error}"))?);
-            }
-            ("match" | "slow", _) => return Err(format!("{key}: not a string")),
-            ("last_value" | "deflate", _) => return Err(format!("{key}: neither true nor false")),
-            ("replay", _) => return Err(format!("{key}: neither true, false nor a table")),
-            _ => return Err(format!("{key}: unknown key")),
+/// Reads an array of tables, each for itself.
+fn read_tables<T>(
+    name: &str,
+    tables: &[Value],
+    read: impl Fn(&Table) -> Result<T, String>,
+    into: &mut Vec<T>,
+    errors: &mut Vec<String>,
+) {
+    for (index, table) in tables.iter().enumerate() {
+        match table.as_table().map(&read) {
+            Some(Ok(row)) => into.push(row),
+            Some(Err(error)) => errors.push(format!("{name}[{index}].{error}")),
+            None => errors.push(format!("{name}[{index}]: not a table")),
         }
-    }
-    let pattern = pattern.ok_or("match: missing")?;
-    Ok(TopicRule { pattern, slow, last_value, replay, stale_after, deflate })
-}
-
-fn replay_rule(table: &Table) -> Result<ReplayRule, String> {
-    let mut rule = ReplayRule::default();
-    for (key, value) in table {
-        let read = |text: String| match key.as_str() {
-            "messages" => units::Count(&text).map(|count| rule.messages = Some(count)),
-            "age" => units::Time(&text).map(|age| rule.age = Some(age)),
-            "bytes" => units::Bytes(&text).map(|bytes| rule.bytes = Some(bytes)),
-            _ => Err("unknown key".into()),
-        };
-        scalar(value).and_then(read).map_err(|error| format!("{key}: {error}"))?;
-    }
-    Ok(rule)
-}
-
-fn scalar(value: &Value) -> Result<String, String> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Integer(number) => Ok(number.to_string()),
-        _ => Err("neither a string nor a whole number".into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fanfare_fanout::SlowPolicy;
+    use fanfare_registry::{ReplayLimits, Retention};
+    use fanfare_wire::Topic;
+    use std::time::Duration;
 
     fn read(text: &str) -> Result<Config, Vec<String>> {
         let mut config = Config::default();
@@ -372,7 +264,9 @@ mod tests {
                 assert!(error.starts_with(expect) && !error.contains('\n'), "{error}");
             }
         }
-        check("listne = 1", &["listne: unknown key"]);
+        check("listne = 1", &["listne: unknown key; did you mean listen?"]);
+        check("zzz = 1", &["zzz: unknown key"]);
+        check("[limit]\nconnections = 1", &["limit: unknown key; did you mean limits?"]);
         check("listen = 1", &["listen: \"1\" is not an address"]);
         check("workers = 0", &["workers: "]);
         check("workers = 1000", &["workers: at most 128"]);
@@ -380,7 +274,7 @@ mod tests {
         check("limits = 1", &["limits: not a table"]);
         check(
             "[limits]\noutbox = 1\nping_interval = 5",
-            &["limits.outbox: unknown key", "limits.ping_interval: "],
+            &["limits.outbox: unknown key; did you mean outbox_bytes?", "limits.ping_interval: "],
         );
         check("[limits]\npong_timeout = \"1m\"", &["limits.pong_timeout: not shorter"]);
         check("[limits]\nmessage_bytes = \"2MiB\"", &["limits.message_bytes: larger"]);

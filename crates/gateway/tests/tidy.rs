@@ -62,7 +62,7 @@ fn every_module_says_what_it_is() {
 #[test]
 fn crates_depend_in_one_direction() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root())
         .output()
         .expect("cargo runs");
