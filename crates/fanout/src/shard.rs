@@ -233,6 +233,12 @@ impl Shard {
         covered
     }
 
+    /// What the subscriber is tied to: its topics and patterns.
+    pub fn names(&self, id: SubscriberId) -> impl Iterator<Item = &Name> {
+        let ties = self.subscriber(id).map(|subscriber| subscriber.subscriptions.as_slice());
+        ties.unwrap_or_default().iter().map(|tie| &self.audiences[tie.audience as usize].name)
+    }
+
     /// The same name, in the one copy that the topic's subscribers here share, if it has any.
     pub fn shared_name(&self, topic: Topic) -> Topic {
         self.by_name.get_key_value(&topic).map_or(topic, |(name, _)| name.clone())

@@ -101,7 +101,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
     let service = service_fn({
         let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
         move |request| {
-            let client = Client { address: peer.ip().to_canonical() };
+            let client = Client::new(peer.ip().to_canonical());
             routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
         }
     });

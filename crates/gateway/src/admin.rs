@@ -45,8 +45,17 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
                 let timeout = shared.config().limits.header_timeout;
                 spawn_local(async move {
                     let service = service_fn(move |request| {
-                        let answer = answer(&shared, &registry, &request);
-                        async { Ok::<_, Infallible>(answer.unwrap_or_else(|error| error.response())) }
+                        let (shared, registry) = (Arc::clone(&shared), Rc::clone(&registry));
+                        async move {
+                            let answer = match request.uri().path() {
+                                "/revocations" => {
+                                    let max = shared.config().limits.revocations;
+                                    shared.revocations.answer(request, max).await
+                                }
+                                _ => answer(&shared, &registry, &request),
+                            };
+                            Ok::<_, Infallible>(answer.unwrap_or_else(|error| error.response()))
+                        }
                     });
                     // A broken request is its sender's business.
                     let _ = http1::Builder::new()

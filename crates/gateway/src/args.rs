@@ -31,6 +31,11 @@ pub enum Action {
     Publish(Publish),
     /// `fanfare subscribe`
     Subscribe(Subscribe),
+    /// `fanfare hash-key`
+    HashKey {
+        /// Make a key, instead of reading one.
+        random: bool,
+    },
 }
 
 /// The whole command line.
@@ -42,6 +47,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(publish())
         .subcommand(subscribe())
+        .subcommand(hash_key())
         .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
         .subcommand(
             with_config(
@@ -109,6 +115,17 @@ fn subscribe() -> Command {
         ))
 }
 
+fn hash_key() -> Command {
+    Command::new("hash-key")
+        .about("Print what the configuration says of an API key, which is read from standard input")
+        .arg(
+            Arg::new("random")
+                .long("random")
+                .action(ArgAction::SetTrue)
+                .help("Make a key; it goes to standard output, too, above its hash"),
+        )
+}
+
 fn url() -> Arg {
     Arg::new("url")
         .long("url")
@@ -151,6 +168,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
             },
             json: matches.get_flag("json"),
         })),
+        Some(("hash-key", matches)) => Ok(Action::HashKey { random: matches.get_flag("random") }),
         Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
         None => Err(ConfigError(vec!["a subcommand is missing".into()])),
     }

@@ -3,25 +3,28 @@
 //! A flag wins over the environment, the environment over the file, the file over the default. Whatever is wrong is
 //! reported as one line per error that names the key, before anything listens.
 
+mod auth;
 mod keys;
 mod topics;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fanfare_registry::ShardSet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
 use crate::writer;
+pub use auth::{ApiKeyRule, AuthRules, Scope, TokenKeyRule};
+use auth::{api_key, scope, token_key};
 pub use keys::{KEYS, Key, Kind};
 use keys::{text_of, unknown};
 use topics::topic_rule;
 pub use topics::{TopicRule, TopicSettings};
 
 /// The keys of the file that are tables.
-const TABLES: [&str; 2] = ["limits", "topics"];
+const TABLES: [&str; 5] = ["limits", "topics", "api_keys", "token_keys", "anonymous"];
 
 /// What the gateway was told.
 #[derive(Debug, Clone)]
@@ -38,6 +41,12 @@ pub struct Config {
     pub limits: Limits,
     /// Rules for topics; the first match wins.
     pub topics: Vec<TopicRule>,
+    /// Who may.
+    pub auth: AuthRules,
+    /// Everybody may everything, and not only from this machine.
+    pub insecure: bool,
+    /// The configuration file's: where the files that it names are looked for.
+    pub(crate) folder: PathBuf,
 }
 
 /// How passes are written to sockets.
@@ -71,6 +80,9 @@ impl Default for Config {
             writer: WriterChoice::default(),
             limits: Limits::default(),
             topics: Vec::new(),
+            auth: AuthRules::default(),
+            insecure: false,
+            folder: PathBuf::new(),
         }
     }
 }
@@ -82,6 +94,7 @@ impl Config {
         let mut config = Self::default();
         let mut errors = Vec::new();
         if let Some(path) = file {
+            config.folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
             match std::fs::read_to_string(path) {
                 Ok(text) => config.read_toml(&text, &mut errors),
                 Err(error) => errors.push(format!("{}: {error}", path.display())),
@@ -101,6 +114,11 @@ impl Config {
         self.topics.iter().any(|rule| rule.deflate)
     }
 
+    /// A file that the configuration names.
+    pub fn path(&self, file: &Path) -> PathBuf {
+        self.folder.join(file)
+    }
+
     fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
         let table = match text.parse::<Table>() {
             Ok(table) => table,
@@ -114,6 +132,18 @@ impl Config {
                 ("topics", Value::Array(rules)) => {
                     read_tables("topics", rules, topic_rule, &mut self.topics, errors);
                 }
+                ("api_keys", Value::Array(keys)) => {
+                    read_tables("api_keys", keys, api_key, &mut self.auth.api_keys, errors);
+                }
+                ("token_keys", Value::Array(keys)) => {
+                    read_tables("token_keys", keys, token_key, &mut self.auth.token_keys, errors);
+                }
+                ("anonymous", Value::Table(table)) => match scope(table) {
+                    Ok(scope) => self.auth.anonymous = Some(scope),
+                    Err(error) => errors.push(format!("anonymous.{error}")),
+                },
+                ("anonymous", _) => errors.push("anonymous: not a table".into()),
+                ("api_keys" | "token_keys", _) => errors.push(format!("{name}: not an array of tables")),
                 ("limits", _) => errors.push("limits: not a table".into()),
                 ("topics", _) => errors.push("topics: not an array of tables".into()),
                 (name, value) => {
@@ -179,6 +209,14 @@ impl Config {
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
         }
+        self.auth.check(errors);
+        if !self.auth.are_given() && !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
+            errors.push(
+                "listen: without api_keys, token_keys, jwks or anonymous, everybody who reaches it may publish and \
+                 subscribe; outside of this machine that needs insecure = true (--insecure)"
+                    .into(),
+            );
+        }
         if self.writer == WriterChoice::Ring
             && let Err(reason) = writer::probe()
         {
@@ -225,6 +263,7 @@ mod tests {
         let config = read(
             r#"
             listen = "0.0.0.0:80"
+            insecure = true
             workers = 3
             [limits]
             outbox_bytes = "128KiB"
@@ -285,6 +324,68 @@ mod tests {
         check("[[topics]]\nmatch = \"a\"\ndeflate = 6", &["topics[0].deflate: neither true nor false"]);
         check("[[topics]]\nmatch = \"a\"\nreplay = 1", &["topics[0].replay: neither"]);
         check("[[topics]]\nmatch = \"a\"\nreplay = { age = 1 }", &["topics[0].replay.age: \"1\""]);
+    }
+
+    #[test]
+    fn who_may_is_read() {
+        let hash = "ab".repeat(32);
+        let config = read(&format!(
+            r#"
+            listen = "0.0.0.0:80"
+            token_audience = "fanfare"
+            token_issuer = ["a", "b"]
+            origins = "https://a.example, https://*.b.example"
+            [[api_keys]]
+            name = "feeds"
+            sha256 = "{hash}"
+            publish = ["ticker.>"]
+            [[token_keys]]
+            id = "2026"
+            algorithm = "EdDSA"
+            public_key_file = "token.pem"
+            [anonymous]
+            subscribe = ["public.>"]
+            "#
+        ))
+        .unwrap();
+        let auth = &config.auth;
+        assert_eq!((auth.api_keys[0].sha256, &*auth.api_keys[0].name), ([0xab; 32], "feeds"));
+        assert_eq!((auth.token_audience.len(), auth.token_issuer.len(), auth.origins.len()), (1, 2, 2));
+        assert_eq!(auth.token_keys[0].file, Path::new("token.pem"));
+        assert!(auth.are_given() && auth.anonymous.as_ref().unwrap().publish.is_empty());
+        assert!(!format!("{config:?}").contains("171"), "a hash is shown");
+    }
+
+    #[test]
+    fn what_is_wrong_with_who_may_is_named() {
+        fn check(text: &str, expect: &str) {
+            let errors = read(text).expect_err(text);
+            assert!(errors.len() == 1 && errors[0].starts_with(expect), "{text}: {errors:?}");
+        }
+        let hash = "ab".repeat(32);
+        check("listen = \"0.0.0.0:80\"", "listen: without api_keys");
+        check("listen = \"[::]:80\"", "listen: without api_keys");
+        check("api_keys = 1", "api_keys: not an array of tables");
+        check("anonymous = 1", "anonymous: not a table");
+        check("[anonymous]\nread = []", "anonymous.read: unknown key");
+        check("[anonymous]\nsubscribe = [\"a..b\"]", "anonymous.subscribe: \"a..b\"");
+        check("[anonymous]\nsubscribe = \"a\"", "anonymous.subscribe: not an array");
+        check("[[api_keys]]\nname = \"a\"", "api_keys[0].sha256: missing");
+        check("[[api_keys]]\nname = \"a\"\nsha256 = \"abc\"", "api_keys[0].sha256: not 64");
+        check(&format!("[[api_keys]]\nsha256 = \"{hash}\""), "api_keys[0].name: missing");
+        let key = |name: &str| format!("[[api_keys]]\nname = \"{name}\"\nsha256 = \"{hash}\"\n");
+        check(&(key("a") + &key("b")), "api_keys[1].sha256: another key has it");
+        let key = |rest: &str| format!("[[token_keys]]\nid = \"a\"\n{rest}");
+        check(&key("algorithm = \"none\""), "token_keys[0].algorithm: \"none\" is not one of");
+        check(&key("algorithm = \"HS256\""), "token_keys[0].secret_file: missing");
+        check(&key("algorithm = \"RS256\""), "token_keys[0].public_key_file: missing");
+        check(
+            &key("algorithm = \"HS256\"\npublic_key_file = \"x\""),
+            "token_keys[0].public_key_file: HS256 has",
+        );
+        check(&key("algorithm = \"ES256\"\nsecret_file = \"x\""), "token_keys[0].secret_file: ES256 has");
+        check("jwks_ca = \"ca.pem\"", "jwks_ca: jwks is no");
+        check("origins = [\"good.example\"]", "origins: \"good.example\"");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use hyper::header::{
 use log::Log;
 use tokio::time::sleep;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::error::Body;
 use crate::server::{Server, Stop};
 
@@ -84,7 +84,9 @@ pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64
         ..config.clone()
     };
     let server = match Server::bind(config, Some(Demo::new(symbols))) {
-        Err(_) if !address_is_given => Server::bind(free_ports, Some(Demo::new(symbols)))?,
+        Err(error) if !address_is_given && !error.is::<ConfigError>() => {
+            Server::bind(free_ports, Some(Demo::new(symbols)))?
+        }
         bound => bound?,
     };
     let (address, admin) = (server.address, server.admin_address);

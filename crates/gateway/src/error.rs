@@ -5,7 +5,7 @@ use fanfare_registry::AdmitError;
 use fanfare_wire::event::ErrorCode;
 use fanfare_wire::{PayloadError, TopicError};
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -21,11 +21,13 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// For 405.
     pub(crate) allow: Option<&'static str>,
+    /// For 401.
+    pub(crate) authenticate: Option<&'static str>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), allow: None }
+        Self { status, code, message: message.into(), allow: None, authenticate: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -59,6 +61,9 @@ impl ApiError {
         }
         if let Some(allow) = self.allow {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(authenticate) = self.authenticate {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(authenticate));
         }
         response
     }

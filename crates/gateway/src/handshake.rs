@@ -11,6 +11,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 
+use crate::auth::SUBPROTOCOL;
 use crate::error::{ApiError, Body};
 
 /// The subprotocol of `/ws`.
@@ -106,9 +107,11 @@ pub(crate) fn upgrade_required() -> ApiError {
     ApiError::new(StatusCode::UPGRADE_REQUIRED, ErrorCode::BadRequest, message)
 }
 
-/// The client's order wins. Offered but none known is an error; none offered is none chosen.
+/// The client's order wins. Offered but none known is an error; none offered is none chosen. A credential among them is
+/// nothing to choose.
 fn choose(headers: &HeaderMap, known: &[&'static str]) -> Result<Option<&'static str>, ApiError> {
-    let mut offered = tokens(headers, SEC_WEBSOCKET_PROTOCOL).peekable();
+    let offered = tokens(headers, SEC_WEBSOCKET_PROTOCOL);
+    let mut offered = offered.filter(|name| !name.starts_with(SUBPROTOCOL)).peekable();
     if offered.peek().is_none() {
         return Ok(None);
     }
@@ -144,7 +147,8 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|value| value.eq_ignore_ascii_case(token))
 }
 
-fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+/// The elements of a header that is a list.
+pub(crate) fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
@@ -217,6 +221,18 @@ mod tests {
         let mut request = request(set("sec-websocket-protocol", "mqtt, fanfare.v1.json"));
         let response = accept(&mut request, &[NATIVE_JSON], false).unwrap().response;
         assert_eq!(response.headers()[SEC_WEBSOCKET_PROTOCOL], NATIVE_JSON);
+    }
+
+    #[test]
+    fn a_credential_is_no_subprotocol_to_speak() {
+        let check = |offered: &'static str, expect: Option<&str>| {
+            let mut request = request(set("sec-websocket-protocol", offered));
+            let response = accept(&mut request, &[NATIVE_JSON], false).unwrap().response;
+            let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
+            assert_eq!(chosen.map(|chosen| chosen.to_str().unwrap()), expect, "{offered}");
+        };
+        check("fanfare.bearer.a.b.c, fanfare.v1.json", Some(NATIVE_JSON));
+        check("fanfare.bearer.a.b.c", None);
     }
 
     #[test]

@@ -17,16 +17,18 @@
 //! | state | owner |
 //! |---|---|
 //! | `server::Shared`: registry, inboxes, limits | all threads |
+//! | `auth::Auth`: keys, origins; `auth::revocations` | all threads |
 //! | `worker::Worker`: shard, connections, timers | one worker's thread |
 //! | `session::Session`, the read half | its local task |
 //! | the write half | the worker's `writer` |
 //!
-//! Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+//! Who may is `auth`; leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
 
 mod accept;
 mod admin;
 mod alone;
 pub mod args;
+mod auth;
 mod body;
 mod client;
 pub mod commands;

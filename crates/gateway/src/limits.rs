@@ -109,6 +109,14 @@ limits! {
     pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
     close_timeout: Time = "5s", "From a close frame, or from the answer to a body that is too large, to the end of the connection, whatever the peer does.";
 
+    auth_timeout: Time = "10s", "From a `/ws` without a credential to its `auth`, where nobody may anything without one (4501).";
+    token_bytes: Bytes = "4KiB", "A token; a longer one is not valid (401).";
+    token_cache: Count = "10000", "Valid tokens that a worker remembers, so that they are checked once.";
+    revocations: Count = "10000", "Revocations in force; one more is refused (503).";
+    jwks_bytes: Bytes = "256KiB", "The answer of the URL that `jwks` names; a longer one changes nothing.";
+    jwks_timeout: Time = "5s", "From the request for it to its end; likewise.";
+    jwks_pause: Time = "30s", "Between two requests for it when tokens name unknown keys.";
+
     poll_wait: Time = "60s", "How long a poll may wait, whatever it asks for.";
     poll_messages: Count = "1000", "Messages in the answer to a poll, whatever it asks for.";
     list_topics: Count = "1000", "Topics in one page of the list, whatever is asked for.";

@@ -12,6 +12,7 @@ use fanfare_fanout::SubscriberId;
 use fanfare_wire::event::Event;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::auth::expiry;
 use crate::session::unix_ms;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
@@ -66,6 +67,7 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut now = 0;
     let mut swept = Instant::now();
+    let mut revoked = 0;
     loop {
         timer.tick().await;
         now = (now + 1) % ticks;
@@ -73,6 +75,8 @@ pub(crate) async fn run(worker: Rc<Worker>) {
         check_pongs(&worker, (now + ticks - wait) % ticks, ticks);
         expire(&worker);
         beat(&worker);
+        expiry::close_expired(&worker);
+        expiry::close_revoked(&worker, &mut revoked);
         worker.silence.notify_one();
         // Those who shed are not always those who grow.
         worker.settle();

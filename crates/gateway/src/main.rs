@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use fanfare_gateway::args::{self, Action};
-use fanfare_gateway::config::Config;
+use fanfare_gateway::config::{Config, ConfigError};
 use fanfare_gateway::server::Server;
 use fanfare_gateway::{commands, demo};
 use tracing_subscriber::EnvFilter;
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let done = match action {
         Action::Serve(config) => serve(*config),
         Action::Publish(publish) => commands::publish::run(&publish),
+        Action::HashKey { random } => commands::hash_key::run(random),
         Action::Subscribe(subscribe) => commands::subscribe::run(&subscribe),
         Action::Demo { config, address_is_given, symbols, rate } => {
             demo::run(*config, address_is_given, symbols, rate)
@@ -33,10 +34,16 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fanfare: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<ConfigError>() {
+            Some(error) => {
+                eprintln!("{error}");
+                ExitCode::from(2)
+            }
+            None => {
+                eprintln!("fanfare: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 

@@ -14,6 +14,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
 use crate::alone::Alone;
+use crate::auth::failure::{ALL_FAILURES, FAILURES};
 use crate::server::Shared;
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
 
@@ -115,6 +116,8 @@ pub(crate) struct Counters {
     pub(crate) waiting_polls: Counter,
     pub(crate) passes: Counter,
     pub(crate) closes: [Counter; LABELS],
+    pub(crate) auth_failures: [Counter; FAILURES],
+    pub(crate) cached_tokens: Counter,
     pub(crate) publish_seconds: Histogram,
     pub(crate) fanout_seconds: Histogram,
 }
@@ -168,6 +171,14 @@ impl Page {
         let closes = ALL_LABELS.iter().enumerate();
         let closes = closes.map(|(index, label)| {
             sample(MetricType::COUNTER, Some(("reason", label)), self.sum(|c| &c.closes[index]))
+        });
+        let failures = ALL_FAILURES.iter().enumerate();
+        let failures = failures.map(|(index, label)| {
+            sample(MetricType::COUNTER, Some(("reason", label)), self.sum(|c| &c.auth_failures[index]))
+        });
+        let fetches = ["ok", "failed"].into_iter().zip(&shared.key_set_fetches);
+        let fetches = fetches.map(|(result, count)| {
+            sample(MetricType::COUNTER, Some(("result", result)), count.load(Relaxed) as f64)
         });
         let connections = [
             sample(MetricType::GAUGE, Some(("transport", "http")), sum(|c| &c.http_connections)),
@@ -346,6 +357,25 @@ impl Page {
                 "Subscribers' connections ended, by reason.",
                 MetricType::COUNTER,
                 closes.collect(),
+            ),
+            family(
+                "fanfare_auth_failures_total",
+                "Requests and `auth`s refused for their credential or their origin, by reason.",
+                MetricType::COUNTER,
+                failures.collect(),
+            ),
+            gauge("fanfare_tokens_cached", "Valid tokens that workers remember.", sum(|c| &c.cached_tokens)),
+            gauge("fanfare_revocations", "Revocations.", shared.revocations.len() as f64),
+            gauge(
+                "fanfare_token_keys",
+                "Keys that tokens are checked with.",
+                shared.auth().token_keys() as f64,
+            ),
+            family(
+                "fanfare_jwks_fetches_total",
+                "Fetches of the key set that the configuration names by a URL, by result.",
+                MetricType::COUNTER,
+                fetches.collect(),
             ),
             self.histogram(
                 "fanfare_publish_seconds",

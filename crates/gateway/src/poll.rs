@@ -13,10 +13,12 @@ use fanfare_registry::{JoinError, Polled};
 use fanfare_wire::{FormatId, Name};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{sleep, timeout_at};
 
+use crate::auth;
+use crate::client::Client;
 use crate::drain::Phase;
 use crate::error::{ApiError, Body};
 use crate::query::Query;
@@ -30,6 +32,7 @@ const READ_AGAIN: Duration = Duration::from_millis(1);
 /// `GET /poll`
 pub(crate) async fn poll(
     worker: &Rc<Worker>,
+    client: &Client,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if request.method() != Method::GET {
@@ -39,6 +42,7 @@ pub(crate) async fn poll(
     let limits = &config.limits;
     let query = Query::of(request);
     let names = query.names(limits.subscriptions)?;
+    names.iter().try_for_each(|name| client.check_subscribe(name))?;
     let cursor = Query::place(query.get("cursor").unwrap_or_default(), "cursor")?;
     let (max, wait) = (query.max(limits.poll_messages)?, query.wait(limits.poll_wait)?);
     let read = || {
@@ -58,7 +62,7 @@ pub(crate) async fn poll(
     let polled = if wait.is_zero() || has_news(&polled) {
         polled
     } else {
-        wait_for(worker, &names, wait, || {
+        wait_for(worker, client, &names, wait, || {
             let polled = read().map_err(refused)?;
             Ok(has_news(&polled).then_some(polled))
         })
@@ -70,21 +74,26 @@ pub(crate) async fn poll(
     Ok(response(worker, &polled))
 }
 
-/// Reads until there is something, at the latest until `wait` is over or the drain closes connections.
+/// Reads until there is something, at the latest until `wait` is over or the drain closes connections. A client that may no
+/// more is told so.
 pub(crate) async fn wait_for<T>(
     worker: &Rc<Worker>,
+    client: &Client,
     names: &[Name],
     wait: Duration,
     mut read: impl FnMut() -> Result<Option<T>, ApiError>,
 ) -> Result<Option<T>, ApiError> {
-    let deadline = tokio::time::Instant::from(Instant::now() + wait);
-    let waiter = Waiter::new(worker, names).map_err(refusal)?;
+    let deadline = Instant::now() + wait;
+    let expires = client.grant().and_then(|grant| grant.expires);
+    let deadline = tokio::time::Instant::from(expires.map_or(deadline, |expires| expires.min(deadline)));
+    let waiter = Waiter::new(worker, client, names).map_err(refusal)?;
     let mut phase = worker.shared.phase(worker.index);
     let registry = &worker.shared.dispatch.registry;
     // What wakes may be ahead of the watermark, as long as others hand over messages with smaller sequences: no other wake
     // follows, so it is read again until the watermark is there.
     let mut published = registry.published();
     loop {
+        auth::is_over(worker, client).map_err(|failure| auth::refuse(worker, failure))?;
         let is_behind = registry.watermark() < published;
         // After the subscription: what came before it is read, what comes later wakes.
         if let Some(found) = read()? {
@@ -101,6 +110,7 @@ pub(crate) async fn wait_for<T>(
             }
         };
         if !timeout_at(deadline, woken).await.unwrap_or(false) {
+            auth::is_over(worker, client).map_err(|failure| auth::refuse(worker, failure))?;
             return Ok(None);
         }
         published = registry.published();
@@ -129,6 +139,5 @@ fn response(worker: &Worker, polled: &Polled) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }

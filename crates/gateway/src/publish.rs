@@ -21,7 +21,9 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Heade
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
+use crate::auth;
 use crate::body::{self, Lines};
+use crate::client::Client;
 use crate::drain::Phase;
 use crate::error::{ApiError, Body, ErrorObject, json};
 use crate::idempotency::{Answer, KEY_BYTES_MAX};
@@ -36,15 +38,17 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `POST /topics/{topic}`
 pub(crate) async fn to_topic(
     worker: &Worker,
+    client: &Client,
     topic: &str,
     split_lines: bool,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let topic = Topic::new(topic)?;
+    client.check_publish(&topic)?;
     let (head, body) = request.into_parts();
     let attributes = Attributes::read(&head.headers)?;
     let body = body::read(body, &worker.shared).await?;
-    let publisher = Publisher { worker };
+    let publisher = Publisher { worker, client };
     let drafts = if split_lines {
         publisher.line_drafts(&topic, &attributes, &body)?
     } else {
@@ -66,10 +70,15 @@ pub(crate) async fn to_topic(
 }
 
 /// `POST /publish`
-pub(crate) async fn many(worker: &Worker, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn many(
+    worker: &Worker,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    client.check_publisher()?;
     let (head, body) = request.into_parts();
     let attributes = Attributes::read(&head.headers)?;
-    let publisher = Publisher { worker };
+    let publisher = Publisher { worker, client };
     let mut results = Results::new(worker.shared.config().limits.body_messages);
     match attributes.essence().as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl"
@@ -132,6 +141,10 @@ async fn stream(
             Err(error) => Some(Some(error)),
         };
         // What arrived together is published together, a bounded number at a time.
+        // The stream may be open for longer than its sender may.
+        if let Err(failure) = auth::is_over(publisher.worker, publisher.client) {
+            return results.push_error(None, &auth::refuse(publisher.worker, failure));
+        }
         if end.is_some() || !lines.is_ready() || ready.len() >= STREAM_LINES_MAX {
             let texts = ready.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty());
             publisher.items(texts, attributes, results);
@@ -216,6 +229,7 @@ impl<'a> Attributes<'a> {
 /// Makes drafts and publishes them, and counts both.
 struct Publisher<'a> {
     worker: &'a Worker,
+    client: &'a Client,
 }
 
 impl Publisher<'_> {
@@ -321,6 +335,7 @@ impl Publisher<'_> {
         };
         for name in &item.topics {
             let draft = Topic::new(name).map_err(ApiError::from).and_then(|topic| {
+                self.client.check_publish(&topic)?;
                 self.draft(&topic, item.kind, &item.payload, item.event.as_deref(), item.key.as_deref())
             });
             match (draft, &key) {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fanfare_wire::command::Start;
@@ -12,6 +13,9 @@ use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::auth;
+use crate::auth::grant::{Grant, Holder};
+use crate::auth::origins::{self, Readers};
 use crate::client::Client;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
@@ -64,25 +68,68 @@ pub(crate) async fn route(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
     let path = request.uri().path().to_owned();
+    // What everybody may have.
     let answer = match path.as_str() {
-        "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
-        "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
-        "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
-        "/ws" => native(&worker, &upgrade, client, request),
-        "/events" => events(&worker, &upgrade, client, &request),
-        "/poll" => poll::poll(&worker, &request).await,
-        "/topics" => get_only(&request).and_then(|()| topics::list(&worker, &request)),
-        "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
-        "/publish" => counted(&worker, publish::many(&worker, request)).await,
-        path => match path.strip_prefix("/topics/") {
-            Some(topic) => self::topic(&worker, &upgrade, client, topic, request).await,
-            None => demo(&worker, path),
+        "/ws" | "/events" | "/poll" | "/topics" | "/publish" => None,
+        path if path.starts_with("/topics/") => None,
+        "/healthz" => Some(get_only(&request).map(|()| text(StatusCode::OK, "ok\n"))),
+        "/readyz" => Some(get_only(&request).map(|()| readiness(worker.shared.is_draining()))),
+        "/fanfare.js" => Some(get_only(&request).map(|()| javascript::module(&request))),
+        path => Some(demo(&worker, path)),
+    };
+    if let Some(answer) = answer {
+        return Ok(answer.unwrap_or_else(|error| error.response()));
+    }
+    let readers = worker.shared.auth().origins.check(&request);
+    let readers = match readers {
+        Ok(readers) => readers,
+        Err(failure) => return Ok(refused(&worker, &request, &auth::refuse(&worker, failure))),
+    };
+    let mut response = match origins::preflight(&request) {
+        Some(response) => response,
+        None => match auth::admit(&worker, &client, &request) {
+            Ok(()) => protocol(&worker, &upgrade, &path, client, &readers, request).await,
+            Err(failure) => refused(&worker, &request, &auth::refuse(&worker, failure)),
         },
     };
     if matches!(*upgrade.0.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
-    Ok(answer.unwrap_or_else(|error| error.response()))
+    readers.mark(&mut response);
+    Ok(response)
+}
+
+/// What is for those who may.
+async fn protocol(
+    worker: &Rc<Worker>,
+    upgrade: &UpgradeSlot,
+    path: &str,
+    client: Client,
+    readers: &Readers,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let answer = match path {
+        "/ws" => native(worker, upgrade, client, request),
+        "/events" => events(worker, upgrade, client, readers, &request),
+        "/poll" => poll::poll(worker, &client, &request).await,
+        "/topics" => get_only(&request).and_then(|()| topics::list(worker, &client, &request)),
+        "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
+        "/publish" => counted(worker, publish::many(worker, &client, request)).await,
+        path => {
+            let topic = path.strip_prefix("/topics/").unwrap_or(path);
+            self::topic(worker, upgrade, client, readers, topic, request).await
+        }
+    };
+    answer.unwrap_or_else(|error| error.response())
+}
+
+/// The answer to who may not. A handshake is one that was refused.
+fn refused<B>(worker: &Worker, request: &Request<B>, error: &ApiError) -> Response<Body> {
+    if handshake::is_upgrade(request) {
+        worker.counters().refused_handshakes.add(1);
+        return handshake::Refused::from(error.clone()).response();
+    }
+    error.response()
 }
 
 /// 200 while new connections are welcome.
@@ -99,6 +146,7 @@ async fn topic(
     worker: &Rc<Worker>,
     upgrade: &UpgradeSlot,
     client: Client,
+    readers: &Readers,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
@@ -108,7 +156,9 @@ async fn topic(
     let name = name.map_err(|_| ApiError::from(fanfare_wire::TopicError::Character))?;
     if info {
         get_only(&request)?;
-        return topics::info(worker, &Topic::new(&name)?);
+        let topic = Topic::new(&name)?;
+        client.check_subscribe(&Name::Topic(topic.clone()))?;
+        return topics::info(worker, &topic);
     }
     if handshake::is_upgrade(&request) {
         return raw(worker, upgrade, client, &name, request);
@@ -120,15 +170,16 @@ async fn topic(
                 Some("lines") => true,
                 Some(_) => return Err(ApiError::bad_request("split can be \"lines\"")),
             };
-            counted(worker, publish::to_topic(worker, &name, split_lines, request)).await
+            counted(worker, publish::to_topic(worker, &client, &name, split_lines, request)).await
         }
         Method::GET | Method::HEAD => {
             let topic = Topic::new(&name)?;
+            client.check_subscribe(&Name::Topic(topic.clone()))?;
             match stream_format(&request) {
                 Some(format) if request.method() == Method::GET => {
-                    stream(upgrade, client, format, topic, &request)
+                    stream(upgrade, client, readers, format, topic, &request)
                 }
-                _ => topics::last_value(worker, &topic, &request).await,
+                _ => topics::last_value(worker, &client, &topic, &request).await,
             }
         }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
@@ -144,7 +195,9 @@ fn raw(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let endpoint = Topic::new(name).map_err(ApiError::from).and_then(|topic| {
-        let wanted = wanted(&Name::Topic(topic.clone()), Query::of(&request).start()?);
+        let name = Name::Topic(topic.clone());
+        client.check_subscribe(&name)?;
+        let wanted = wanted(&name, Query::of(&request).start()?);
         Ok(Endpoint::Raw { topic, wanted })
     });
     switch(worker, upgrade, client, &mut request, &[], endpoint)
@@ -164,6 +217,7 @@ fn stream_format(request: &Request<Incoming>) -> Option<FormatId> {
 fn stream(
     upgrade: &UpgradeSlot,
     client: Client,
+    readers: &Readers,
     format: FormatId,
     topic: Topic,
     request: &Request<Incoming>,
@@ -173,7 +227,11 @@ fn stream(
         None => Query::of(request).start()?,
     };
     let wanted = vec![wanted(&Name::Topic(topic), start)];
-    become_stream(upgrade, http_stream::Request { format, wanted, heartbeat: None, client }, request)
+    become_stream(
+        upgrade,
+        http_stream::Request { format, wanted, heartbeat: None, client, readers: readers.clone() },
+        request,
+    )
 }
 
 /// `GET /events?topic=a&topic=b.*`
@@ -181,6 +239,7 @@ fn events(
     worker: &Worker,
     upgrade: &UpgradeSlot,
     client: Client,
+    readers: &Readers,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     if request.method() != Method::GET {
@@ -188,6 +247,10 @@ fn events(
     }
     let query = Query::of(request);
     let names = query.names(worker.shared.config().limits.subscriptions)?;
+    // One that it may is enough for a stream; the others are refused in it.
+    if !names.iter().any(|name| client.may_subscribe(name).is_ok()) {
+        names.iter().try_for_each(|name| client.check_subscribe(name))?;
+    }
     let start = match last_event_id(request)? {
         Some((epoch, sequence)) => Start::Since { epoch: epoch.into(), sequence },
         None => match query.start()? {
@@ -201,7 +264,13 @@ fn events(
     let heartbeat = heartbeat(request)?;
     become_stream(
         upgrade,
-        http_stream::Request { format: FormatId::EVENTS, wanted, heartbeat, client },
+        http_stream::Request {
+            format: FormatId::EVENTS,
+            wanted,
+            heartbeat,
+            client,
+            readers: readers.clone(),
+        },
         request,
     )
 }
@@ -240,6 +309,11 @@ fn native(
             Method::GET => handshake::upgrade_required(),
             _ => ApiError::method_not_allowed("GET"),
         });
+    }
+    if client.grant().is_none_or(|grant| grant.is_empty() && grant.holder == Holder::Anybody) {
+        // It may come in to say who it is.
+        let deadline = Instant::now() + worker.shared.config().limits.auth_timeout;
+        client.admit(Arc::new(Grant::nothing(Some(deadline))));
     }
     let endpoint = heartbeat(&request).map(|heartbeat| Endpoint::Native { heartbeat });
     switch(worker, upgrade, client, &mut request, &[NATIVE_JSON], endpoint)

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tokio::time::sleep;
 use crate::accept;
 use crate::admin;
 use crate::alone::Alone;
+use crate::auth::Auth;
+use crate::auth::revocations::Revocations;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::dispatch::{AllInboxes, Dispatch};
@@ -35,6 +37,11 @@ use crate::writer;
 pub(crate) struct Shared {
     /// What is in force.
     config: ArcSwap<Config>,
+    /// What it says of who may.
+    auth: ArcSwap<Auth>,
+    pub(crate) revocations: Revocations,
+    /// Fetches of a key set: those that succeeded, and those that did not.
+    pub(crate) key_set_fetches: [AtomicU64; 2],
     /// Workers are to have rings.
     pub(crate) with_rings: bool,
     pub(crate) dispatch: Dispatch,
@@ -56,6 +63,11 @@ impl Shared {
     /// connection does not.
     pub(crate) fn config(&self) -> Guard<Arc<Config>> {
         self.config.load()
+    }
+
+    /// Who may, by the configuration in force.
+    pub(crate) fn auth(&self) -> Guard<Arc<Auth>> {
+        self.auth.load()
     }
 
     /// What waits in all outboxes, as of each worker's last step.
@@ -103,8 +115,12 @@ impl Stop {
 }
 
 impl Server {
-    /// Opens the listeners.
+    /// Reads what the configuration names, and opens the listeners.
+    ///
+    /// # Errors
+    /// A [`ConfigError`](crate::config::ConfigError) for what is named and cannot be read.
     pub fn bind(config: Config, demo: Option<Demo>) -> anyhow::Result<Self> {
+        let auth = Auth::new(&config, None)?;
         let with_rings = writer::choose(config.writer);
         let limits = &config.limits;
         let public = || format!("cannot listen on {}", config.listen);
@@ -132,6 +148,9 @@ impl Server {
             inflight_body_bytes: Alone::default(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,
+            auth: ArcSwap::from_pointee(auth),
+            revocations: Revocations::default(),
+            key_set_fetches: Default::default(),
             config: ArcSwap::from_pointee(config),
         });
         Ok(Self { shared, listeners, admin, address, admin_address })

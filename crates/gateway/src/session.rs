@@ -11,6 +11,7 @@ use fanfare_wire::event::{ErrorCode, Event};
 use fanfare_wire::websocket::{self, OpCode, frame};
 use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
+use crate::auth;
 use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::subscribe;
@@ -58,7 +59,7 @@ impl Session {
     pub(crate) fn open(worker: &Worker, connection: &Connection, endpoint: &Endpoint) -> End {
         match endpoint {
             Endpoint::Raw { wanted, .. } => {
-                let begun = subscribe::subscribe(worker, connection.id, wanted);
+                let begun = subscribe::subscribe(worker, connection.id, &connection.client, wanted);
                 let begun = begun.map_err(|_| DisconnectReason::Refused)?;
                 if begun.recovered == Some(false) {
                     // The format has no words for what is lost.
@@ -99,10 +100,10 @@ impl Session {
             (websocket::Event::Text(text), Self::Native) => native(worker, connection, text),
             (websocket::Event::Binary(_), Self::Native) => Err(DisconnectReason::WrongType),
             (websocket::Event::Text(text), Self::Raw(topic)) => {
-                publish_raw(worker, topic, Kind::Text, text.as_bytes())
+                publish_raw(worker, connection, topic, Kind::Text, text.as_bytes())
             }
             (websocket::Event::Binary(payload), Self::Raw(topic)) => {
-                publish_raw(worker, topic, Kind::Binary, payload)
+                publish_raw(worker, connection, topic, Kind::Binary, payload)
             }
         }
     }
@@ -112,7 +113,11 @@ impl Session {
 
 /// A data frame on a topic's own WebSocket is published to it. The format has no way to say that it was not: the
 /// connection ends with a code that says try again.
-fn publish_raw(worker: &Worker, topic: &Topic, kind: Kind, payload: &[u8]) -> End {
+fn publish_raw(worker: &Worker, connection: &Connection, topic: &Topic, kind: Kind, payload: &[u8]) -> End {
+    if connection.client.check_publish(topic).is_err() {
+        worker.counters().refused_publishes.add(1);
+        return Err(DisconnectReason::Forbidden);
+    }
     match worker.publish(topic, vec![Draft::new(topic.clone(), kind, payload)]) {
         Ok(_) => {
             worker.counters().publishes.add(1);
@@ -131,9 +136,10 @@ fn native(worker: &Worker, connection: &Connection, text: &str) -> End {
     match command::parse(text) {
         Ok(Command::Subscribe { id, topics }) => subscribe(worker, connection, id, &topics),
         Ok(Command::Unsubscribe { id, topics }) => unsubscribe(worker, connection, id, &topics),
+        Ok(Command::Auth { id, token }) => authenticate(worker, connection, id, &token),
         Ok(Command::Ping { id }) => answer(worker, connection, &Event::Pong { id, time: unix_ms() }),
         Ok(Command::Publish { id, topic, data, event, key }) => {
-            let published = publish(worker, &topic, data.get(), event, key);
+            let published = publish(worker, connection, &topic, data.get(), event, key);
             match published {
                 Ok((epoch, offset)) => answer(worker, connection, &Event::Published { id, epoch, offset }),
                 Err(error) => {
@@ -150,6 +156,35 @@ fn native(worker: &Worker, connection: &Connection, text: &str) -> End {
     }
 }
 
+/// Makes the client what its new credential is good for. One that is not valid changes nothing: what it had before goes on
+/// for as long as it would have. A subscription that the new one does not allow ends the connection: it is not the client's to
+/// guess which messages will come no more.
+fn authenticate(worker: &Worker, connection: &Connection, id: Option<u64>, token: &str) -> End {
+    let grant = match auth::check(worker, token) {
+        Ok(grant) => grant,
+        Err(failure) => {
+            let error = auth::refuse(worker, failure);
+            return answer(
+                worker,
+                connection,
+                &Event::Error { id, code: error.code, message: &error.message },
+            );
+        }
+    };
+    if !worker.shard.borrow().names(connection.id).all(|name| grant.may_subscribe(name)) {
+        return Err(DisconnectReason::Forbidden);
+    }
+    {
+        let mut expiries = worker.expiries.borrow_mut();
+        if let Some(before) = connection.client.grant() {
+            expiries.remove(&before, connection.id);
+        }
+        expiries.add(&grant, connection.id);
+    }
+    connection.client.admit(grant);
+    answer(worker, connection, &Event::Authenticated { id })
+}
+
 /// Subscribes to each topic for itself. The acknowledgement is queued before any message of the topics: nothing can come
 /// between, because nothing here waits.
 fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Wanted<'_>]) -> End {
@@ -158,7 +193,7 @@ fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: 
         let message = format!("at most {max} topics in one request");
         return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });
     }
-    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, topics);
+    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, &connection.client, topics);
     answer(worker, connection, &Event::Subscribed { id, topics })?;
     Ok(worker.shard.borrow_mut().replay(connection.id, beginnings)?)
 }
@@ -177,6 +212,7 @@ fn unsubscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics
 
 fn publish(
     worker: &Worker,
+    connection: &Connection,
     topic: &str,
     data: &str,
     event: Option<Cow<'_, str>>,
@@ -184,6 +220,7 @@ fn publish(
 ) -> Result<(fanfare_wire::Epoch, u64), ApiError> {
     let refuse = |envelope::ItemError(message)| ApiError::bad_request(message);
     let topic = Topic::new(topic)?;
+    connection.client.check_publish(&topic)?;
     envelope::check_event(event.as_deref()).map_err(refuse)?;
     envelope::check_key(key.as_deref()).map_err(refuse)?;
     let mut draft = Draft::new(topic.clone(), Kind::Json, data.as_bytes());

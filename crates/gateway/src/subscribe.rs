@@ -12,6 +12,7 @@ use fanfare_wire::command::{Policy, Start, Wanted};
 use fanfare_wire::event::{self, ErrorCode, Subscribed};
 use fanfare_wire::{Name, Pattern, Position, Topic, TopicError};
 
+use crate::client::Client;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
 
@@ -35,10 +36,11 @@ pub(crate) type Refusal = (ErrorCode, &'static str);
 pub(crate) fn subscribe_to_all<'a>(
     worker: &Worker,
     id: SubscriberId,
+    client: &Client,
     wanted: &'a [Wanted<'_>],
 ) -> (Vec<Subscribed<'a>>, Vec<Beginning>) {
     let (mut acknowledgements, mut beginnings) = (Vec::with_capacity(wanted.len()), Vec::new());
-    for (wanted, begun) in wanted.iter().zip(subscribe_to_each(worker, id, wanted)) {
+    for (wanted, begun) in wanted.iter().zip(subscribe_to_each(worker, id, client, wanted)) {
         acknowledgements.push(match begun {
             Ok(begun) => {
                 beginnings.extend(begun.beginnings);
@@ -57,6 +59,7 @@ pub(crate) fn subscribe_to_all<'a>(
 pub(crate) fn subscribe_to_each<'a>(
     worker: &Worker,
     id: SubscriberId,
+    client: &Client,
     wanted: &'a [Wanted<'_>],
 ) -> impl Iterator<Item = Result<Begun<'a>, Refusal>> {
     let mut left = worker.shared.config().limits.wildcard_topics;
@@ -64,7 +67,7 @@ pub(crate) fn subscribe_to_each<'a>(
         if left == 0 && wanted.topic.contains(['*', '>']) {
             return Err((ErrorCode::Limit, "more topics match than one request may bring"));
         }
-        let begun = subscribe(worker, id, wanted);
+        let begun = subscribe(worker, id, client, wanted);
         if let Ok(Begun { acknowledgement: Subscribed::Matched { matched, .. }, .. }) = &begun {
             left = left.saturating_sub(*matched);
         }
@@ -77,13 +80,15 @@ fn clipped(name: &str) -> &str {
     name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end])
 }
 
-/// Subscribes to a topic or a pattern.
+/// Subscribes to a topic or a pattern, if the client may.
 pub(crate) fn subscribe<'a>(
     worker: &Worker,
     id: SubscriberId,
+    client: &Client,
     wanted: &'a Wanted<'_>,
 ) -> Result<Begun<'a>, Refusal> {
     let name = Name::parse(&wanted.topic).map_err(|error| (ErrorCode::BadTopic, advice(error)))?;
+    client.may_subscribe(&name)?;
     let wish = match (wanted.interval, wanted.policy) {
         (Some(_), _) => Wish::Paced,
         (None, Some(Policy::Latest)) => Wish::Latest,

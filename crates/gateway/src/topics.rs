@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 
 use fanfare_registry::{Info, Last};
 use fanfare_wire::event::{ErrorCode, Status};
-use fanfare_wire::{Epoch, Kind, Message, Name, Position, Topic};
+use fanfare_wire::{Epoch, Kind, Message, Name, Pattern, Position, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
-    IF_NONE_MATCH,
-};
+use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
+use crate::client::Client;
 use crate::error::{ApiError, Body, json};
 use crate::poll;
 use crate::query::Query;
@@ -28,6 +26,7 @@ const STATUS: HeaderName = HeaderName::from_static("fanfare-status");
 /// has it already waits for the next.
 pub(crate) async fn last_value(
     worker: &Rc<Worker>,
+    client: &Client,
     topic: &Topic,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
@@ -42,7 +41,7 @@ pub(crate) async fn last_value(
     if !wait.is_zero() && last.as_ref().is_none_or(is_known) {
         let names = [Name::Topic(topic.clone())];
         let news = || Ok(read().filter(|last| !is_known(last)));
-        last = poll::wait_for(worker, &names, wait, news).await?.or_else(read);
+        last = poll::wait_for(worker, client, &names, wait, news).await?.or_else(read);
         worker.counters().polls.add(1);
     }
     let last =
@@ -62,7 +61,6 @@ pub(crate) async fn last_value(
 fn describe(response: &mut Response<Body>, worker: &Worker, topic: &Topic, last: &Last) {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(AGE, HeaderValue::from(last.age.as_secs()));
     headers.insert(AGE_MS, HeaderValue::from(milliseconds(last.age)));
     headers.insert(OFFSET, HeaderValue::from(last.message.offset()));
@@ -111,8 +109,13 @@ pub(crate) fn info(worker: &Worker, topic: &Topic) -> Result<Response<Body>, Api
     Ok(uncached(json(StatusCode::OK, &shown)))
 }
 
-/// `GET /topics?match=PATTERN&after=NAME&max=100`: a page of the topics, in the order of their segments.
-pub(crate) fn list(worker: &Worker, request: &Request<Incoming>) -> Result<Response<Body>, ApiError> {
+/// `GET /topics?match=PATTERN&after=NAME&max=100`: a page of the topics that the client may subscribe to, in the order of
+/// their segments.
+pub(crate) fn list(
+    worker: &Worker,
+    client: &Client,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
     #[derive(Serialize)]
     struct Place<'a> {
         topic: &'a str,
@@ -126,13 +129,14 @@ pub(crate) fn list(worker: &Worker, request: &Request<Incoming>) -> Result<Respo
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<&'a str>,
     }
+    client.check_subscriber()?;
     let query = Query::of(request);
     let (pattern, max) = (query.pattern()?, query.max(worker.shared.config().limits.list_topics)?);
     let after = query.get("after").filter(|after| !after.is_empty());
     if after.is_some_and(|after| Topic::new(after).is_err()) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::BadTopic, "after is a topic's name"));
     }
-    let topics = worker.shared.dispatch.registry.list(&pattern, after, max);
+    let topics = allowed(worker, client, &pattern, after, max);
     let next = topics.last().filter(|_| topics.len() == max).map(|(topic, _)| topic.as_str());
     let places = topics.iter().map(|(topic, position)| {
         let Position { epoch, offset } = *position;
@@ -141,8 +145,30 @@ pub(crate) fn list(worker: &Worker, request: &Request<Incoming>) -> Result<Respo
     Ok(uncached(json(StatusCode::OK, &Page { topics: places.collect(), next })))
 }
 
+/// The first `max` topics of `pattern` behind `after` that the client may subscribe to.
+fn allowed(
+    worker: &Worker,
+    client: &Client,
+    pattern: &Pattern,
+    after: Option<&str>,
+    max: usize,
+) -> Vec<(Topic, Position)> {
+    let registry = &worker.shared.dispatch.registry;
+    let grant = client.grant();
+    let granted = grant.iter().flat_map(|grant| &grant.subscribe);
+    let mut both: Vec<_> = granted.filter_map(|granted| granted.intersection(pattern)).collect();
+    if both.len() == 1 {
+        return registry.list(&both[0], after, max);
+    }
+    both.dedup();
+    let mut topics: Vec<_> = both.iter().flat_map(|pattern| registry.list(pattern, after, max)).collect();
+    topics.sort_by(|(one, _), (other, _)| one.as_str().split('.').cmp(other.as_str().split('.')));
+    topics.dedup_by(|(one, _), (other, _)| one == other);
+    topics.truncate(max);
+    topics
+}
+
 fn uncached(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }

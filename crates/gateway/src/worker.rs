@@ -25,6 +25,8 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep_until;
 
 use crate::accept;
+use crate::auth::cache::TokenCache;
+use crate::auth::expiry::Expiries;
 use crate::client::Client;
 use crate::connection::{Connection, Connections, Permit};
 use crate::drain;
@@ -51,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) shard: RefCell<Shard>,
     pub(crate) connections: RefCell<Connections>,
     pub(crate) liveness: RefCell<Liveness>,
+    pub(crate) expiries: RefCell<Expiries>,
+    pub(crate) tokens: RefCell<TokenCache>,
     /// Bytes just read, until they are parsed.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     report: RefCell<Report>,
@@ -88,6 +92,8 @@ impl Worker {
             shard: RefCell::new(shard),
             connections: RefCell::default(),
             liveness: RefCell::default(),
+            expiries: RefCell::default(),
+            tokens: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             report: RefCell::default(),
             writer: RefCell::new(writer),
@@ -194,6 +200,9 @@ impl Worker {
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
         self.writer.borrow_mut().add(id, &stream);
         let connection = Rc::new(Connection::new(id, stream, format, client, permit));
+        if let Some(grant) = connection.client.grant() {
+            self.expiries.borrow_mut().add(&grant, id);
+        }
         self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.counters().connected(format);
         connection
@@ -208,6 +217,9 @@ impl Worker {
         let mut left = Vec::new();
         self.shard.borrow_mut().disconnect(connection.id, &mut left);
         self.connections.borrow_mut().remove(connection.id);
+        if let Some(grant) = connection.client.grant() {
+            self.expiries.borrow_mut().remove(&grant, connection.id);
+        }
         self.writer.borrow_mut().remove(connection.id, self.counters());
         self.leave(&left);
         self.counters().disconnected(connection.format);

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,7 +18,6 @@ const MAX_HZ_LEAST: f64 = 0.1;
 const MAX_HZ_MOST: f64 = 100.0;
 
 /// One request of a client. `id` is echoed in the answer.
-#[derive(Debug)]
 pub enum Command<'a> {
     /// Wants the messages of these topics.
     Subscribe {
@@ -32,6 +32,13 @@ pub enum Command<'a> {
         id: Option<u64>,
         /// Names as they were subscribed.
         topics: Vec<Cow<'a, str>>,
+    },
+    /// Says who it is, or says it anew.
+    Auth {
+        /// Echoed in the answer.
+        id: Option<u64>,
+        /// A token or a key, not checked yet.
+        token: Cow<'a, str>,
     },
     /// Asks for the server's time.
     Ping {
@@ -51,6 +58,27 @@ pub enum Command<'a> {
         /// Conflation key.
         key: Option<Cow<'a, str>>,
     },
+}
+
+/// A token is not for logs.
+impl fmt::Debug for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscribe { id, topics } => {
+                f.debug_struct("Subscribe").field("id", id).field("topics", topics).finish()
+            }
+            Self::Unsubscribe { id, topics } => {
+                f.debug_struct("Unsubscribe").field("id", id).field("topics", topics).finish()
+            }
+            Self::Auth { id, .. } => f.debug_struct("Auth").field("id", id).finish_non_exhaustive(),
+            Self::Ping { id } => f.debug_struct("Ping").field("id", id).finish(),
+            Self::Publish { id, topic, data, event, key } => {
+                let mut shown = f.debug_struct("Publish");
+                shown.field("id", id).field("topic", topic).field("data", data);
+                shown.field("event", event).field("key", key).finish()
+            }
+        }
+    }
 }
 
 /// One topic of a `subscribe`.
@@ -128,6 +156,8 @@ struct Fields<'a> {
     event: Option<Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token: Option<Cow<'a, str>>,
 }
 
 /// A topic by name, or with its wishes.
@@ -187,6 +217,7 @@ pub fn parse(text: &str) -> Result<Command<'_>, CommandError> {
             };
             Ok(Command::Unsubscribe { id, topics: entries.into_iter().map(name).collect() })
         }
+        Some("auth") => Ok(Command::Auth { id, token: fields.token.ok_or_else(|| missing("token"))? }),
         Some("ping") => Ok(Command::Ping { id }),
         Some("publish") => Ok(Command::Publish {
             id,
@@ -288,6 +319,9 @@ mod tests {
     fn commands_are_read() {
         assert!(matches!(parse(r#"{"type":"ping","id":3}"#), Ok(Command::Ping { id: Some(3) })));
         assert!(matches!(parse(r#" {"type":"ping"} "#), Ok(Command::Ping { id: None })));
+        let auth = parse(r#"{"type":"auth","id":7,"token":"a.b.c"}"#).unwrap();
+        assert!(matches!(&auth, Command::Auth { id: Some(7), token } if token == "a.b.c"));
+        assert_eq!(format!("{auth:?}"), "Auth { id: Some(7), .. }");
         let publish = r#"{"type":"publish","id":5,"topic":"chat.1","data":{"x": 1.0 },"key":"k"}"#;
         let Ok(Command::Publish { id: Some(5), topic, data, event: None, key: Some(key) }) = parse(publish)
         else {
@@ -341,6 +375,7 @@ mod tests {
             None,
             "does not go with",
         );
+        check(r#"{"type":"auth","id":2}"#, Some(2), "\"token\" is missing");
         check(r#"{"type":"publish","id":2,"topic":"a"}"#, Some(2), "\"data\" is missing");
         check(r#"{"type":"ping","id":-1}"#, None, "not a command");
         check(&format!(r#"{{"type":"publish","id":2,"data":{}"#, "[".repeat(10_000)), None, "not a command");

@@ -91,6 +91,12 @@ pub enum Event<'a> {
         /// Milliseconds since its last message; of a topic that speaks again, the silence before.
         age_ms: u64,
     },
+    /// Answers `auth`: from now on the client may what its token says.
+    Authenticated {
+        /// The request's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+    },
     /// Asked for with `/ws?heartbeat=SECONDS`.
     Heartbeat {
         /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -209,6 +215,10 @@ pub enum ErrorCode {
     BadRequest,
     /// Not a topic name.
     BadTopic,
+    /// No credential, or one that is not valid.
+    Unauthorized,
+    /// Not what this client may.
+    Forbidden,
     /// A bound of the server is reached.
     Limit,
     /// A message or body over its bound.
@@ -231,6 +241,8 @@ impl ErrorCode {
         match self {
             Self::BadRequest => "bad_request",
             Self::BadTopic => "bad_topic",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::Limit => "limit",
             Self::TooLarge => "too_large",
             Self::Unavailable => "unavailable",
@@ -265,6 +277,7 @@ impl Event<'_> {
             Self::Gap { .. } => "gap",
             Self::Topic { .. } => "topic",
             Self::Status { .. } => "status",
+            Self::Authenticated { .. } => "authenticated",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Error { .. } => "error",
             Self::Bye { .. } => "bye",
@@ -377,6 +390,8 @@ mod tests {
             &Event::Bye { code: 4200, reason: "draining", retry_ms: Some(3200) },
             r#"{"type":"bye","code":4200,"reason":"draining","retry_ms":3200}"#,
         );
+        check(&Event::Authenticated { id: Some(7) }, r#"{"type":"authenticated","id":7}"#);
+        check(&Event::Authenticated { id: None }, r#"{"type":"authenticated"}"#);
         check(&Event::Heartbeat { time: 5 }, r#"{"type":"heartbeat","time":5}"#);
     }
 }

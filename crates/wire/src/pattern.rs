@@ -50,6 +50,50 @@ impl Pattern {
         }
         names.next().is_none()
     }
+
+    /// Whether every topic that `name` stands for, also one that is not there yet, is one of this pattern's.
+    pub fn covers(&self, name: &Name) -> bool {
+        let mut names = name.as_str().split('.');
+        for segment in self.0.split('.') {
+            match (segment, names.next()) {
+                (">", Some(_)) => return true,
+                // `>` stands for more segments than one, and this pattern here for one.
+                (_, Some(">") | None) => return false,
+                ("*", Some(_)) => {}
+                (segment, Some(name)) if segment == name => {}
+                _ => return false,
+            }
+        }
+        names.next().is_none()
+    }
+
+    /// The pattern of the topics that are both this one's and `other`'s; `None` if no topic is.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let (mut ours, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        let mut both = Vec::new();
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => break,
+                // It stands for what is left of the other, whatever that is.
+                (Some(">"), Some(segment)) => {
+                    both.push(segment);
+                    both.extend(theirs.by_ref());
+                    break;
+                }
+                (Some(segment), Some(">")) => {
+                    both.push(segment);
+                    both.extend(ours.by_ref());
+                    break;
+                }
+                (Some("*"), Some(segment)) | (Some(segment), Some("*")) => both.push(segment),
+                (Some(one), Some(other)) if one == other => both.push(one),
+                _ => return None,
+            }
+        }
+        // One that is too long has topics that are too long.
+        Self::new(&both.join(".")).ok()
+    }
 }
 
 /// What a client asks for: one topic by its name, or all that match.
@@ -125,6 +169,65 @@ mod tests {
         check(">", "anything.at.all", true);
         check("*", "a", true);
         check("*", "a.b", false);
+    }
+
+    #[test]
+    fn a_pattern_covers_what_lies_in_it_whole() {
+        fn check(pattern: &str, name: &str, expect: bool) {
+            let covers = Pattern::new(pattern).unwrap().covers(&Name::parse(name).unwrap());
+            assert_eq!(covers, expect, "{pattern} and {name}");
+        }
+        check("a.b", "a.b", true);
+        check("a.b", "a.bc", false);
+        check("a.b", "a.*", false);
+        check("a.*", "a.*", true);
+        check("a.*", "a.>", false);
+        check("a.*", "a.b.c", false);
+        check("a.>", "a.>", true);
+        check("a.>", "a.*", true);
+        check("a.>", "a.*.>", true);
+        check("a.>", "a", false);
+        check("a.>", ">", false);
+        check("*.>", ">", false);
+        check(">", ">", true);
+        check("*", ">", false);
+        check("a.*.>", "a.>", false);
+    }
+
+    /// All names of up to three segments over a small alphabet: literals first, then wildcards.
+    fn names(segments: &[&str], last: &[&str]) -> Vec<String> {
+        let mut all = Vec::new();
+        for one in segments {
+            for two in segments {
+                all.extend(segments.iter().chain(last).map(|three| format!("{one}.{two}.{three}")));
+            }
+            all.extend(segments.iter().chain(last).map(|two| format!("{one}.{two}")));
+        }
+        all.extend(segments.iter().chain(last).map(|one| (*one).to_owned()));
+        all
+    }
+
+    /// What covers and intersects, compared with the topics themselves. A topic of four segments, and a segment that no
+    /// pattern names, stand for all that are not listed.
+    #[test]
+    fn patterns_relate_as_their_topics_do() {
+        let topics = names(&["a", "b", "c"], &["a.a", "b.c", "c.c"]);
+        let topics: Vec<_> = topics.iter().map(|topic| Topic::new(topic).unwrap()).collect();
+        let patterns = names(&["a", "b", "*"], &[">"]);
+        let patterns: Vec<_> = patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect();
+        for one in &patterns {
+            for other in &patterns {
+                let covers = topics.iter().all(|topic| one.matches(topic) || !other.matches(topic));
+                assert_eq!(one.covers(&Name::parse(other.as_str()).unwrap()), covers, "{one} and {other}");
+                let both = one.intersection(other);
+                assert_eq!(both.as_ref() == Some(other), covers, "{one} and {other}: {both:?}");
+                for topic in &topics {
+                    let expect = one.matches(topic) && other.matches(topic);
+                    let is_in_both = both.as_ref().is_some_and(|both| both.matches(topic));
+                    assert_eq!(is_in_both, expect, "{one} and {other}, {both:?}: {topic}");
+                }
+            }
+        }
     }
 
     #[test]

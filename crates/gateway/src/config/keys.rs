@@ -6,6 +6,7 @@ use fanfare_registry::ShardSet;
 use toml::Value;
 
 use super::{Config, WriterChoice};
+use crate::auth::origins;
 use crate::units;
 
 /// How a key is written.
@@ -78,7 +79,84 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
     },
+    Key {
+        name: "insecure",
+        kind: Kind::Switch,
+        help: "Serve everybody on an address that others reach, though nothing says who may",
+        set: |config, text| {
+            config.insecure = text.parse().map_err(|_| "neither true nor false")?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "origins",
+        kind: Kind::List,
+        help: "Origins whose pages may come, such as https://app.example,https://*.example.org",
+        set: |config, text| {
+            config.auth.origins = list(text);
+            config.auth.origins.iter().try_for_each(|origin| origins::check(origin))
+        },
+    },
+    Key {
+        name: "jwks",
+        kind: Kind::Text,
+        help: "Keys that tokens are checked with: a path or a URL of a JSON Web Key Set",
+        set: |config, text| {
+            config.auth.jwks = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "jwks_ca",
+        kind: Kind::Text,
+        help: "Certificates (PEM) of who vouches for the host of jwks [default: the web's]",
+        set: |config, text| {
+            config.auth.jwks_ca = Some(text.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "jwks_refresh",
+        kind: Kind::Text,
+        help: "Between two fetches of jwks from a URL [default: 5m]",
+        set: |config, text| {
+            config.auth.jwks_refresh = units::Time(text)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "token_audience",
+        kind: Kind::List,
+        help: "A token's aud has one of these [default: it has no aud]",
+        set: |config, text| {
+            config.auth.token_audience = list(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "token_issuer",
+        kind: Kind::List,
+        help: "A token's iss is one of these [default: not checked]",
+        set: |config, text| {
+            config.auth.token_issuer = list(text);
+            Ok(())
+        },
+    },
+    Key {
+        name: "token_leeway",
+        kind: Kind::Text,
+        help: "How far ahead the clock of whoever makes tokens may be: for nbf and iat [default: 5s]",
+        set: |config, text| {
+            config.auth.token_leeway = units::Time(text)?;
+            Ok(())
+        },
+    },
 ];
+
+/// What stands between commas.
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+}
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an address with a port, such as 127.0.0.1:8080"))

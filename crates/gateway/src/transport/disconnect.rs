@@ -26,13 +26,21 @@ pub(crate) enum DisconnectReason {
     NoPong,
     /// The server leaves.
     Draining,
+    /// Nobody may anything without a credential, and none came in time.
+    AuthTimeout,
+    /// The token's time is over, and no newer one came.
+    TokenExpired,
+    /// An operator has revoked the token or the key.
+    Revoked,
+    /// What the client does or is subscribed to, it may not.
+    Forbidden,
 }
 
 /// How many labels there are.
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 12] = [
+pub(crate) const ALL_LABELS: [&str; 16] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -45,6 +53,10 @@ pub(crate) const ALL_LABELS: [&str; 12] = [
     "no_pong",
     "draining",
     "budget",
+    "auth_timeout",
+    "token_expired",
+    "revoked",
+    "forbidden",
 ];
 
 impl DisconnectReason {
@@ -61,6 +73,8 @@ impl DisconnectReason {
             Self::NoPong => CloseCode(4201),
             Self::Draining if native => CloseCode(4200),
             Self::Draining => CloseCode::RESTART,
+            Self::AuthTimeout | Self::TokenExpired | Self::Revoked => CloseCode(4501),
+            Self::Forbidden => CloseCode(4503),
         }
     }
 
@@ -76,6 +90,10 @@ impl DisconnectReason {
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
             Self::Draining => "draining".into(),
+            Self::AuthTimeout => "no token or key came".into(),
+            Self::TokenExpired => "token expired".into(),
+            Self::Revoked => "revoked".into(),
+            Self::Forbidden => "not allowed".into(),
         }
     }
 
@@ -101,6 +119,10 @@ impl DisconnectReason {
             Self::NoPong => 9,
             Self::Draining => 10,
             Self::Budget => 11,
+            Self::AuthTimeout => 12,
+            Self::TokenExpired => 13,
+            Self::Revoked => 14,
+            Self::Forbidden => 15,
         }
     }
 

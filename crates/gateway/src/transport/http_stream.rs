@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
+use crate::auth::origins::Readers;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::subscribe;
@@ -33,14 +34,16 @@ pub(crate) struct Request {
     /// An event now and then, for clients that cannot see comments.
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) client: Client,
+    /// Which pages may read it.
+    pub(crate) readers: Readers,
 }
 
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
 pub(crate) fn open(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) -> HttpStream {
     let connection = worker.connect(stream, request.format, request.client, permit);
     let opened = match request.format {
-        FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
-        _ => open_one(&worker, &connection, &request.wanted),
+        FormatId::EVENTS => open_many(&worker, &connection, &request.readers, &request.wanted),
+        _ => open_one(&worker, &connection, &request.readers, &request.wanted),
     };
     if let Some(interval) = request.heartbeat {
         worker.liveness.borrow_mut().beat(interval, connection.id);
@@ -83,10 +86,16 @@ impl Future for HttpStream {
 }
 
 /// A stream of one topic: messages name their place, and nothing else is said unless something is lost.
-fn open_one(worker: &Worker, connection: &Connection, wanted: &[Wanted<'_>]) -> Result<(), DisconnectReason> {
+fn open_one(
+    worker: &Worker,
+    connection: &Connection,
+    readers: &Readers,
+    wanted: &[Wanted<'_>],
+) -> Result<(), DisconnectReason> {
     let Some(wanted) = wanted.first() else { return Ok(()) };
-    let mut head = head(connection.format);
-    let begun = subscribe::subscribe(worker, connection.id, wanted).map_err(|_| DisconnectReason::Refused)?;
+    let mut head = head(connection.format, readers);
+    let begun = subscribe::subscribe(worker, connection.id, &connection.client, wanted)
+        .map_err(|_| DisconnectReason::Refused)?;
     if let (Some(false), Some(position)) = (begun.recovered, begun.position)
         && let Some(gap) = gap(connection.format, &begun.beginnings, position, &wanted.start)
     {
@@ -100,14 +109,15 @@ fn open_one(worker: &Worker, connection: &Connection, wanted: &[Wanted<'_>]) -> 
 fn open_many(
     worker: &Worker,
     connection: &Connection,
+    readers: &Readers,
     wanted: &[Wanted<'_>],
 ) -> Result<(), DisconnectReason> {
     let format = connection.format.format();
     let registry = &worker.shared.dispatch.registry;
     // Read before the first place is: what comes later is replayed, or comes live.
     let through = registry.watermark();
-    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, wanted);
-    let mut head = head(connection.format);
+    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, &connection.client, wanted);
+    let mut head = head(connection.format, readers);
     head.extend(format.mark(registry.epoch(), through).unwrap_or_default());
     head.extend(format.event(&Event::Subscribed { id: None, topics }).unwrap_or_default());
     worker.shard.borrow_mut().push_control(connection.id, head.into())?;
@@ -115,7 +125,7 @@ fn open_many(
 }
 
 /// Everything before the first message: no proxy may keep, change or hold back what follows.
-fn head(format: FormatId) -> Vec<u8> {
+fn head(format: FormatId, readers: &Readers) -> Vec<u8> {
     let (content_type, first) = match format {
         // Browsers wait two seconds before they come back; the comment makes the stream's start visible at once.
         FormatId::EVENT_STREAM | FormatId::EVENTS => ("text/event-stream", &b"retry: 2000\n:ok\n"[..]),
@@ -123,7 +133,8 @@ fn head(format: FormatId) -> Vec<u8> {
     };
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache, no-transform\r\n\
-         x-accel-buffering: no\r\naccess-control-allow-origin: *\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+         x-accel-buffering: no\r\n{}connection: close\r\ntransfer-encoding: chunked\r\n\r\n",
+        readers.lines()
     );
     [head.as_bytes(), &chunk::chunk(first)].concat()
 }

@@ -10,6 +10,7 @@ use fanfare_wire::command::Start;
 use fanfare_wire::{FormatId, Name};
 use tokio::sync::Notify;
 
+use crate::client::Client;
 use crate::query::wanted;
 use crate::subscribe::{self, Refusal};
 use crate::worker::Worker;
@@ -23,7 +24,7 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// Subscribes. What is published from now on wakes the waiter.
-    pub(crate) fn new(worker: &Rc<Worker>, names: &[Name]) -> Result<Self, Refusal> {
+    pub(crate) fn new(worker: &Rc<Worker>, client: &Client, names: &[Name]) -> Result<Self, Refusal> {
         let id = worker.shard.borrow_mut().connect(FormatId::LONG_POLL, false);
         let woken = Rc::new(Notify::new());
         worker.polls.borrow_mut().insert(id, Rc::clone(&woken));
@@ -31,7 +32,7 @@ impl Waiter {
         // From here on, whatever happens, dropping it takes everything back.
         let waiter = Self { worker: Rc::clone(worker), id, woken };
         let wanted: Vec<_> = names.iter().map(|name| wanted(name, Start::Live)).collect();
-        subscribe::subscribe_to_each(worker, id, &wanted).try_for_each(|begun| begun.map(drop))?;
+        subscribe::subscribe_to_each(worker, id, client, &wanted).try_for_each(|begun| begun.map(drop))?;
         Ok(waiter)
     }
 

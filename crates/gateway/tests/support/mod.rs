@@ -7,6 +7,7 @@ pub mod confined;
 pub mod metrics;
 pub mod peer;
 pub mod stream;
+pub mod tokens;
 pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};
