@@ -22,6 +22,7 @@ use crate::accept;
 use crate::admin;
 use crate::alone::Alone;
 use crate::auth::Auth;
+use crate::auth::jwks;
 use crate::auth::revocations::Revocations;
 use crate::config::Config;
 use crate::demo::Demo;
@@ -166,6 +167,7 @@ impl Server {
             let admin = tokio::net::TcpListener::from_std(self.admin)?;
             spawn_local(admin::run(Arc::clone(&self.shared), admin));
             spawn_local(sweep(Arc::clone(&self.shared)));
+            spawn_local(jwks::run(Arc::clone(&self.shared)));
             let workers = start_workers(&self.shared, self.listeners)?;
             on_ready(Stop(stop));
             control(&self.shared, signals, stopped, workers).await

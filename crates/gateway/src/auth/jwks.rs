@@ -3,17 +3,22 @@
 //! Keys for signatures of a known algorithm are taken, each for one algorithm: its `alg`, or what its kind says. Secrets are
 //! not: who can read a set could sign. When the set cannot be had, the keys that were there stay.
 
+mod fetch;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use arc_swap::{ArcSwap, Guard};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use rustls::ClientConfig;
 use tokio::sync::Notify;
 
 use super::token::{TokenKey, TokenKeys};
 use crate::config::Config;
+
+pub(crate) use fetch::run;
 
 /// The most keys of a set; real ones have a few.
 const KEYS_MAX: usize = 100;
@@ -21,12 +26,14 @@ const KEYS_MAX: usize = 100;
 /// The set that a configuration names, as it was when it was read last.
 pub(crate) struct KeySet {
     /// Where it is fetched, if it is.
-    pub(crate) url: Option<String>,
+    url: Option<String>,
+    /// How, if that is an `https` URL.
+    tls: Option<Arc<ClientConfig>>,
     keys: ArcSwap<TokenKeys>,
     /// Which keys of the process, configured ones included, these are: no others have the number.
     generation: AtomicU64,
     /// A token has named a key that is not there.
-    pub(crate) asked: Notify,
+    asked: Notify,
 }
 
 /// The last number given.
@@ -36,17 +43,22 @@ impl KeySet {
     pub(crate) fn new(config: &Config, previous: Option<&Self>, errors: &mut Vec<String>) -> Self {
         let set = Self {
             url: None,
+            tls: None,
             keys: ArcSwap::from_pointee(Arc::from([])),
             generation: AtomicU64::new(GENERATIONS.fetch_add(1, Relaxed) + 1),
             asked: Notify::new(),
         };
         match &config.auth.jwks {
             Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+                let tls = url.starts_with("https://").then(|| fetch::tls(config, errors)).flatten();
+                if let Err(error) = fetch::Target::read(url) {
+                    errors.push(format!("jwks: {url:?}: {error}"));
+                }
                 let known = previous.filter(|previous| previous.url.as_ref() == Some(url));
                 if let Some(known) = known {
                     set.keys.store(known.keys.load_full());
                 }
-                Self { url: Some(url.clone()), ..set }
+                Self { url: Some(url.clone()), tls, ..set }
             }
             Some(path) => {
                 let path = config.path(path.as_ref());
@@ -66,7 +78,14 @@ impl KeySet {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Relaxed)
+        self.generation.load(Acquire)
+    }
+
+    /// Takes the place of what was there.
+    fn replace(&self, keys: TokenKeys) {
+        self.keys.store(Arc::new(keys));
+        // After the keys: what is remembered under the new number was checked with them.
+        self.generation.store(GENERATIONS.fetch_add(1, Relaxed) + 1, Release);
     }
 
     /// Asks for another fetch, some time.

@@ -68,8 +68,11 @@ impl Signer {
             Key::Ed(key) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
         };
         let text = STANDARD.encode(der.expect("a public key has a form").as_ref() as &[u8]);
-        let lines: Vec<_> =
-            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<_> = text
+            .as_bytes()
+            .chunks(64)
+            .map(|line| std::str::from_utf8(line).expect("base64 is text"))
+            .collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")).into_bytes()
     }
 

@@ -1,0 +1,247 @@
+//! Fetches a key set from its URL, on the control plane: one request at a time, so that no worker waits for it.
+//!
+//! | | |
+//! |---|---|
+//! | at the start, and for another URL | at once |
+//! | after a success | `jwks_refresh` later; after `Limits::jwks_pause`, if a token has named a key that is not there |
+//! | after a failure | a second later, then twice as long each time, up to `Limits::jwks_pause` |
+//!
+//! No redirect is followed: the set comes from where the configuration says, or not at all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, HOST};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{KeySet, TokenKeys, read};
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::server::Shared;
+
+/// How often it is looked whether it is time, and whether another URL is configured.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The shortest time to another attempt after one that failed.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// Fetches until the process ends.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut next = Next::default();
+    loop {
+        let auth = Arc::clone(&*shared.auth());
+        let config = shared.config().clone();
+        let (limits, set) = (&config.limits, &auth.key_set);
+        let Some(url) = &set.url else {
+            sleep(TICK).await;
+            continue;
+        };
+        if next.url.as_ref() != Some(url) {
+            next = Next { url: Some(url.clone()), ..Next::default() };
+        }
+        if !next.is_due(Instant::now(), config.auth.jwks_refresh, limits.jwks_pause) {
+            tokio::select! {
+                () = sleep(TICK) => {}
+                () = set.asked.notified() => next.asked = true,
+            }
+            continue;
+        }
+        let fetched = fetch(set, url, limits).await;
+        let [succeeded, failed] = &shared.key_set_fetches;
+        match &fetched {
+            Ok(keys) => {
+                succeeded.fetch_add(1, Relaxed);
+                set.replace(Arc::clone(keys));
+                // Meanwhile the configuration may have been replaced.
+                let current: Arc<Auth> = Arc::clone(&*shared.auth());
+                if !Arc::ptr_eq(&current, &auth) && current.key_set.url.as_ref() == Some(url) {
+                    current.key_set.replace(Arc::clone(keys));
+                }
+            }
+            Err(error) => {
+                failed.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "the key set cannot be fetched: the keys that were there stay");
+            }
+        }
+        next.note(Instant::now(), fetched.is_ok());
+    }
+}
+
+/// When it is time again.
+#[derive(Default)]
+struct Next {
+    /// For which URL.
+    url: Option<String>,
+    last: Option<Instant>,
+    /// Failures since the last success.
+    failures: u32,
+    /// A token has named a key that is not there.
+    asked: bool,
+}
+
+impl Next {
+    fn is_due(&self, now: Instant, refresh: Duration, pause: Duration) -> bool {
+        let wait = match self.failures {
+            0 if self.asked => pause.min(refresh),
+            0 => refresh,
+            failures => RETRY_MIN.saturating_mul(1 << (failures - 1).min(16)).min(pause),
+        };
+        self.last.is_none_or(|last| now.duration_since(last) >= wait)
+    }
+
+    fn note(&mut self, now: Instant, succeeded: bool) {
+        self.last = Some(now);
+        self.asked = false;
+        self.failures = if succeeded { 0 } else { self.failures.saturating_add(1) };
+    }
+}
+
+/// Where a URL leads.
+pub(super) struct Target {
+    /// For the `Host` header.
+    authority: String,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Target {
+    pub(super) fn read(url: &str) -> Result<Self, &'static str> {
+        let uri: Uri = url.parse().map_err(|_| "not a URL")?;
+        let authority = uri.authority().ok_or("it names no host")?;
+        if authority.as_str().contains('@') {
+            return Err("it has a user");
+        }
+        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        Ok(Self {
+            authority: authority.as_str().to_owned(),
+            host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: authority.port_u16().unwrap_or(default),
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        })
+    }
+}
+
+/// What a connection to an `https` URL trusts.
+pub(super) fn tls(config: &Config, errors: &mut Vec<String>) -> Option<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    match &config.auth.jwks_ca {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            let path = config.path(path);
+            let certificates =
+                CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let added = certificates.map(|certificates| roots.add_parsable_certificates(certificates).0);
+            match added {
+                Ok(0) => errors.push(format!("jwks_ca: {}: there is no certificate in it", path.display())),
+                Ok(_) => {}
+                Err(error) => errors.push(format!("jwks_ca: {}: {error}", path.display())),
+            }
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has them");
+    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+async fn fetch(set: &KeySet, url: &str, limits: &Limits) -> Result<TokenKeys, String> {
+    let target = Target::read(url)?;
+    let exchange = async {
+        let address = (target.host.as_str(), target.port);
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        match &set.tls {
+            None => get(stream, &target, limits.jwks_bytes).await,
+            Some(tls) => {
+                let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
+                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+                get(stream.map_err(|error| error.to_string())?, &target, limits.jwks_bytes).await
+            }
+        }
+    };
+    let body = timeout(limits.jwks_timeout, exchange).await.map_err(|_| "no answer in time")??;
+    read(&body).map_err(str::to_owned)
+}
+
+/// One GET on a connection of its own, which ends with it.
+async fn get<S>(stream: S, target: &Target, bytes_max: usize) -> Result<Bytes, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let request = Request::get(&target.path)
+        .header(HOST, &target.authority)
+        .header(ACCEPT, "application/jwk-set+json, application/json")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("the answer is {}", response.status()));
+        }
+        let body = Limited::new(response.into_body(), bytes_max).collect().await;
+        Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        biased;
+        body = &mut exchange => body,
+        // What it has read is still to be taken.
+        _ = connection => exchange.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFRESH: Duration = Duration::from_secs(300);
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn it_is_fetched_as_often_as_it_must_and_no_more() {
+        let start = Instant::now();
+        let mut next = Next::default();
+        let check =
+            |next: &Next, seconds: u64| next.is_due(start + Duration::from_secs(seconds), REFRESH, PAUSE);
+        assert!(check(&next, 0));
+        next.note(start, true);
+        assert!(!check(&next, 299) && check(&next, 300));
+        next.asked = true;
+        assert!(!check(&next, 29) && check(&next, 30));
+        next.note(start, false);
+        assert!(!check(&next, 0) && check(&next, 1));
+        next.note(start, false);
+        next.asked = true;
+        assert!(!check(&next, 1) && check(&next, 2));
+        (0..1000).for_each(|_| next.note(start, false));
+        assert!(!check(&next, 29) && check(&next, 30));
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let read =
+            |url| Target::read(url).map(|target| (target.authority, target.host, target.port, target.path));
+        let expect = |authority: &str, host: &str, port, path: &str| {
+            Ok((authority.into(), host.into(), port, path.into()))
+        };
+        assert_eq!(read("http://a.test/keys?x=1"), expect("a.test", "a.test", 80, "/keys?x=1"));
+        assert_eq!(read("https://a.test"), expect("a.test", "a.test", 443, "/"));
+        assert_eq!(read("https://[::1]:8443/k"), expect("[::1]:8443", "::1", 8443, "/k"));
+        assert!(read("https://user:word@a.test/").is_err() && read("https://").is_err());
+    }
+}
