@@ -52,6 +52,11 @@ pub enum UrlError {
     NotABase(String),
 }
 
+/// A token with line breaks or the like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the token has bytes that cannot stand in a header")]
+pub struct TokenError;
+
 impl Client {
     /// Takes `http://HOST`, `http://HOST:PORT`, with or without the last slash.
     ///
@@ -71,6 +76,14 @@ impl Client {
         }
         let address = Address::new(authority.as_str(), authority.host(), uri.port_u16().unwrap_or(80));
         Ok(Self { address, timeout: TIMEOUT_DEFAULT })
+    }
+
+    /// Shows `token`, a JSON Web Token or an API key, with every request and handshake of what is made from this client.
+    ///
+    /// # Errors
+    /// [`TokenError`] if no header could carry it.
+    pub fn with_token(mut self, token: &str) -> Result<Self, TokenError> {
+        if self.address.authorize(token) { Ok(self) } else { Err(TokenError) }
     }
 
     /// Bounds every request, handshake and command of what is made from this client, connecting included.

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::HeaderMap;
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use hyper::http::request;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -29,15 +30,35 @@ pub(crate) struct Address {
     authority: String,
     host: String,
     port: u16,
+    /// What every request says of who sends it.
+    authorization: Option<HeaderValue>,
 }
 
 impl Address {
     pub(crate) fn new(authority: &str, host: &str, port: u16) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        Self { authority: authority.to_owned(), host: host.to_owned(), port }
+        Self { authority: authority.to_owned(), host: host.to_owned(), port, authorization: None }
     }
 
-    /// For the `Host` header and for error messages.
+    /// Has every request show a token. `false` if it has bytes that no header may have.
+    pub(crate) fn authorize(&mut self, token: &str) -> bool {
+        let Ok(mut value) = HeaderValue::try_from(format!("Bearer {token}")) else { return false };
+        // It stands in no Debug output.
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        true
+    }
+
+    /// A request to this server.
+    pub(crate) fn request(&self, method: Method, path: &str) -> request::Builder {
+        let request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        }
+    }
+
+    /// For error messages.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }

@@ -70,7 +70,7 @@ mod wanted;
 mod websocket;
 
 pub use back_off::BackOff;
-pub use client::{Client, UrlError};
+pub use client::{Client, TokenError, UrlError};
 pub use event::{Event, Message, Status, UNANNOUNCED};
 pub use frame::{Acknowledged, Acknowledgement, Data};
 pub use payload::{Item, Payload};

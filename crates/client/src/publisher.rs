@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -306,7 +306,7 @@ impl Publisher {
         payload: Payload,
         repeatable: bool,
     ) -> Result<T, PublishError> {
-        let request = request(self.address.authority(), path, payload)?;
+        let request = request(&self.address, path, payload)?;
         let timeout = self.timeout;
         match tokio::time::timeout(timeout, self.exchange(request, repeatable)).await {
             Ok(answer) => read(&answer?),
@@ -349,11 +349,11 @@ pub(crate) fn new_key() -> String {
 }
 
 fn request(
-    authority: &str,
+    address: &Address,
     path: &str,
     payload: Payload,
 ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let mut request = Request::builder().method(Method::POST).uri(path).header(HOST, authority);
+    let mut request = address.request(Method::POST, path);
     let headers = [
         (CONTENT_TYPE.as_str(), payload.content_type.as_deref()),
         ("fanfare-key", payload.key.as_deref()),

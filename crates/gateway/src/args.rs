@@ -8,6 +8,7 @@ use fanfare_client::Start;
 
 use crate::commands::publish::{Input, Publish};
 use crate::commands::subscribe::Subscribe;
+use crate::commands::{Credential, Secret};
 use crate::config::{Config, ConfigError, KEYS, Kind};
 use crate::limits::LIMITS;
 
@@ -86,6 +87,7 @@ fn publish() -> Command {
                 .conflicts_with("message"),
         )
         .arg(url())
+        .args(credential())
         .arg(Arg::new("content-type").long("content-type").value_name("TYPE").help(
             "What the messages are, such as application/json [default: text if it is UTF-8, else binary]",
         ))
@@ -102,6 +104,7 @@ fn subscribe() -> Command {
                 .num_args(1..),
         )
         .arg(url())
+        .args(credential())
         .arg(
             Arg::new("from")
                 .long("from")
@@ -135,6 +138,30 @@ fn url() -> Arg {
         .default_value("http://127.0.0.1:8080")
 }
 
+fn credential() -> [Arg; 2] {
+    let token = Arg::new("token")
+        .long("token")
+        .env("FANFARE_TOKEN")
+        .hide_env_values(true)
+        .value_name("TOKEN")
+        .help("A token or an API key; others see it among the processes, but not in the environment");
+    let file = Arg::new("token-file")
+        .long("token-file")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .conflicts_with("token")
+        .help("A file with the token or the API key");
+    [token, file]
+}
+
+fn credential_of(matches: &ArgMatches) -> Credential {
+    match (text(matches, "token"), matches.get_one::<PathBuf>("token-file")) {
+        (_, Some(path)) => Credential::File(path.clone()),
+        (Some(token), None) => Credential::Token(Secret(token)),
+        (None, None) => Credential::None,
+    }
+}
+
 fn text(matches: &ArgMatches, name: &str) -> Option<String> {
     matches.get_one::<String>(name).cloned()
 }
@@ -150,6 +177,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         }),
         Some(("publish", matches)) => Ok(Action::Publish(Publish {
             url: text(matches, "url").unwrap_or_default(),
+            credential: credential_of(matches),
             topic: text(matches, "topic").unwrap_or_default(),
             input: match (text(matches, "message"), matches.get_one::<PathBuf>("file")) {
                 (Some(message), _) => Input::Message(message),
@@ -160,6 +188,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         })),
         Some(("subscribe", matches)) => Ok(Action::Subscribe(Subscribe {
             url: text(matches, "url").unwrap_or_default(),
+            credential: credential_of(matches),
             topics: matches.get_many("topics").map(|topics| topics.cloned().collect()).unwrap_or_default(),
             start: match text(matches, "from").as_deref() {
                 Some("live") => Start::Live,

@@ -6,9 +6,48 @@ pub mod hash_key;
 pub mod publish;
 pub mod subscribe;
 
+use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 
+use anyhow::Context;
+use fanfare_client::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Who one is for the gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Nobody in particular.
+    None,
+    /// Whose token or API key this is.
+    Token(Secret),
+    /// Whose token or API key is in the file.
+    File(PathBuf),
+}
+
+/// What is in no log.
+#[derive(PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// The gateway at `url`, for somebody with this credential.
+fn client(url: &str, credential: &Credential) -> anyhow::Result<Client> {
+    let client = Client::new(url).context("--url")?;
+    match credential {
+        Credential::None => Ok(client),
+        Credential::Token(Secret(token)) => client.with_token(token).context("--token"),
+        Credential::File(path) => {
+            let token = std::fs::read_to_string(path);
+            let token = token.with_context(|| format!("--token-file {}", path.display()))?;
+            client.with_token(token.trim()).context("--token-file")
+        }
+    }
+}
 
 /// SIGINT and SIGTERM: somebody wants it to end.
 struct Interrupts {

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::auth;
 use crate::auth::grant::{Grant, Holder};
-use crate::auth::origins::{self, Readers};
+use crate::auth::origins::Readers;
 use crate::client::Client;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
@@ -85,7 +85,7 @@ pub(crate) async fn route(
         Ok(readers) => readers,
         Err(failure) => return Ok(refused(&worker, &request, &auth::refuse(&worker, failure))),
     };
-    let mut response = match origins::preflight(&request) {
+    let mut response = match worker.shared.auth().origins.preflight(&request) {
         Some(response) => response,
         None => match auth::admit(&worker, &client, &request) {
             Ok(()) => protocol(&worker, &upgrade, &path, client, &readers, request).await,

@@ -601,6 +601,34 @@ fn files_of_keys_that_are_none_are_named_before_anything_listens() {
     check("jwks = \"set.json\"", "jwks: ");
 }
 
+#[test]
+fn the_programs_commands_show_a_token() {
+    let config = with_key("");
+    let gateway = Gateway::start(&["--config", config.path()]);
+    let url = gateway.url("");
+    let file = ConfigFile::new(format!("{KEY}\n"));
+    let run = |args: &[&str], environment: &[(&str, &str)]| {
+        let mut command = fanfare();
+        command.args(["publish", "a.b", "x", "--url", &url]).args(args).envs(environment.iter().copied());
+        command.output().unwrap().status.success()
+    };
+    assert!(run(&["--token", KEY], &[]));
+    assert!(run(&["--token-file", file.path()], &[]));
+    assert!(run(&[], &[("FANFARE_TOKEN", KEY)]));
+    assert!(!run(&[], &[]));
+    assert!(!run(&["--token", "wrong-wrong-wrong-wrong"], &[]));
+    assert!(!run(&["--token", "line\nbreak"], &[]));
+    let mut subscribe = fanfare();
+    subscribe.args(["subscribe", "a.b", "--url", &url, "--token", KEY]).stdout(std::process::Stdio::piped());
+    let mut child = subscribe.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(line, "x\n");
+}
+
 // === over time ===
 
 #[test]
@@ -808,6 +836,12 @@ fn pages_of_other_origins_are_kept_out_where_it_is_said() {
     assert!(answer.header("access-control-allow-headers").unwrap().contains("authorization"));
     let asked = [("origin", "https://evil.com"), ("access-control-request-method", "POST")];
     assert_eq!(request(gateway.address, "OPTIONS", "/topics/a.b", &asked, "").status, 403);
+    let open = Gateway::start(&[]);
+    assert_eq!(
+        request(open.address, "OPTIONS", "/topics/a.b", &asked, "").status,
+        405,
+        "more than a form may"
+    );
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl Origins {
         Self { allowed, has_auth }
     }
 
+    /// The answer to a request that only asks what may be sent.
+    pub(crate) fn preflight<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+        if self.has_auth || self.allowed.is_some() { preflight_answer(request) } else { None }
+    }
+
     /// Says who may read the answer to a request, if it may be answered at all.
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<Readers, Failure> {
         let headers = request.headers();
@@ -98,8 +103,9 @@ impl Readers {
     }
 }
 
-/// Answers what a browser asks before it sends a request that a form could not.
-pub(crate) fn preflight<B>(request: &Request<B>) -> Option<Response<Body>> {
+/// Answers what a browser asks before it sends a request that a form could not. Where nothing is said of anybody, it is not
+/// answered: a foreign page may not more than a form may.
+fn preflight_answer<B>(request: &Request<B>) -> Option<Response<Body>> {
     if request.method() != Method::OPTIONS || !request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
     }

@@ -54,6 +54,8 @@
  * @property {typeof EventSource | null} [EventSource] in place of the global one; null: none
  * @property {typeof fetch} [fetch] in place of the global one
  * @property {() => number} [random] in place of Math.random
+ * @property {string | (() => string | Promise<string>)} [token] a token or a key, or what gets one: asked for each
+ *   connection, and before a token expires
  *
  * An answer, or a message, with whatever keys it has.
  * @typedef {Record<string, any>} Frame
@@ -68,6 +70,10 @@
  */
 
 const SUBPROTOCOL = "fanfare.v1.json";
+/** What stands before a token among the subprotocols: a browser's WebSocket sends no other header. */
+const BEARER = "fanfare.bearer.";
+const TIMEOUT_MAX_MS = 2 ** 31 - 1;
+const REFRESH_MIN_MS = 1_000;
 const OPEN_TIMEOUT_MS = 10_000;
 const SETTLED_MS = 5_000;
 const UNSETTLED_WAIT_MS = 1_000;
@@ -103,6 +109,16 @@ export function retryDelayMs({ code, retryMs }, attempt, { backOffBaseMs, backOf
   if (Number.isFinite(retryMs)) return retryMs;
   if (code >= 4100 && code <= 4199) return UNSETTLED_WAIT_MS + backOff;
   return backOff;
+}
+
+/** How long a token is good for; undefined if it does not say. @param {string} token */
+function lifeMs(token) {
+  try {
+    const claims = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return Number.isFinite(claims.exp) ? claims.exp * 1000 - Date.now() : undefined;
+  } catch {
+    return undefined; // a key, or a token for the server's eyes only
+  }
 }
 
 /**
@@ -315,6 +331,9 @@ export class Fanfare {
   #awaited = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
+  #token = "";
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #refreshTimer;
   #online = () => { if (this.#connection.state === "waiting") this.reconnect(); };
 
   /**
@@ -488,7 +507,7 @@ export class Fanfare {
    */
   async #post(topic, body, isBytes, key, event) {
     /** @type {Record<string, string>} */
-    const headers = { "Content-Type": isBytes ? "application/octet-stream" : "application/json" };
+    const headers = { ...this.#authorization(), "Content-Type": isBytes ? "application/octet-stream" : "application/json" };
     if (key !== undefined) headers["Fanfare-Key"] = key;
     if (event !== undefined) headers["Fanfare-Event"] = event;
     let response;
@@ -522,6 +541,7 @@ export class Fanfare {
     this.#link = undefined;
     link?.close();
     clearTimeout(this.#timer);
+    clearTimeout(this.#refreshTimer);
     globalThis.removeEventListener?.("online", this.#online);
     this.#wanted.clear();
     this.#added.clear();
@@ -558,6 +578,19 @@ export class Fanfare {
     const events = EventSource && (!WebSocket || this.#webSocketFailures >= webSocketAttempts);
     this.#changed({ state: "connecting", transport: events ? "events" : "websocket" });
     if (this.#connection.state !== "connecting" || this.#link) return; // a listener changed its mind
+    const { token } = this.#options;
+    if (typeof token !== "function") return this.#open(Boolean(events), token ?? "");
+    const connection = this.#connections;
+    const isWanted = () => connection === this.#connections && this.#connection.state === "connecting" && !this.#link;
+    Promise.resolve().then(token).then(
+      (token) => { if (isWanted()) this.#open(Boolean(events), token); },
+      (error) => { if (isWanted()) this.#ended({ code: 1006, reason: `there is no token: ${error}` }); },
+    );
+  }
+
+  /** @param {boolean} events @param {string} token */
+  #open(events, token) {
+    this.#token = token;
     try {
       if (events) this.#openEvents();
       else this.#openWebSocket();
@@ -568,13 +601,38 @@ export class Fanfare {
     }
   }
 
+  /** Gets the next token before this one expires. A stream cannot: it ends, and comes back with another one. */
+  #refreshInTime() {
+    clearTimeout(this.#refreshTimer);
+    const { token } = this.#options;
+    const life = lifeMs(this.#token);
+    if (typeof token !== "function" || life === undefined || this.#connection.transport !== "websocket") return;
+    const connection = this.#connections;
+    this.#refreshTimer = setTimeout(async () => {
+      try {
+        const next = await token();
+        if (connection !== this.#connections || this.#connection.state !== "open") return;
+        this.#token = next;
+        this.#command({ type: "auth", token: next });
+      } catch {
+        // The connection goes on for as long as it may.
+      }
+      if (connection === this.#connections) this.#refreshInTime();
+    }, Math.min(Math.max(life * 0.8, REFRESH_MIN_MS), TIMEOUT_MAX_MS));
+  }
+
+  /** What an HTTP request says of who sends it. @returns {Record<string, string>} */
+  #authorization() {
+    return this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
+  }
+
   #openWebSocket() {
     const url = this.#at(`ws?heartbeat=${this.#options.heartbeatSeconds}`);
     url.protocol = url.protocol.replace("http", "ws");
     const WebSocketClass = /** @type {typeof WebSocket} */ (this.#options.WebSocket);
     let open = false;
     /** @type {WebSocketLink} */
-    const link = new WebSocketLink(url, WebSocketClass, this.#options.heartbeatSeconds, {
+    const link = new WebSocketLink(url, WebSocketClass, this.#token, this.#options.heartbeatSeconds, {
       opened: (welcome) => {
         if (link !== this.#link) return;
         open = true;
@@ -605,6 +663,7 @@ export class Fanfare {
     if (from) url.searchParams.set("from", from);
     if (this.#lastEventId) url.searchParams.set("last_event_id", this.#lastEventId);
     url.searchParams.set("heartbeat", String(this.#options.heartbeatSeconds));
+    if (this.#token) url.searchParams.set("access_token", this.#token);
     const EventSourceClass = /** @type {typeof EventSource} */ (this.#options.EventSource);
     let open = false;
     /** @type {EventsLink} */
@@ -668,6 +727,7 @@ export class Fanfare {
       for (const position of this.#positions.values()) position.settle();
     }, SETTLED_MS);
     this.#changed({ state: "open", transport: this.#connection.transport });
+    this.#refreshInTime();
   }
 
   /** @param {End} end */
@@ -676,7 +736,9 @@ export class Fanfare {
     this.#link = undefined;
     this.#abandon(end.reason || `the connection was closed (${end.code})`);
     const { transport } = this.#connection;
-    const retryMs = retryDelayMs(end, this.#attempts, this.#options);
+    // A token that has expired is no reason to stay away for who can get another one.
+    const isExpired = end.code === 4501 && typeof this.#options.token === "function";
+    const retryMs = retryDelayMs(isExpired ? { ...end, code: 4101 } : end, this.#attempts, this.#options);
     const { code, reason } = end;
     if (retryMs === undefined) return this.#changed({ state: "closed", transport, reason, code });
     this.#attempts += 1;
@@ -728,7 +790,7 @@ export class Fanfare {
   async #readLast(topic) {
     if (isPattern(topic) || this.#from(topic) === "live") return;
     try {
-      const response = await this.#options.fetch(this.#at(`topics/${encodeURIComponent(topic)}`));
+      const response = await this.#options.fetch(this.#at(`topics/${encodeURIComponent(topic)}`), { headers: this.#authorization() });
       const place = /^"([^:"]+):(\d+)"$/.exec(response.headers.get("etag") ?? "");
       if (!response.ok || !place) return;
       const type = response.headers.get("content-type") ?? "";
@@ -958,10 +1020,16 @@ class WebSocketLink {
   #watch;
   #openTimer;
 
-  /** @param {URL} url @param {typeof WebSocket} WebSocketClass @param {number} heartbeatSeconds @param {Owner} owner */
-  constructor(url, WebSocketClass, heartbeatSeconds, owner) {
+  /**
+   * @param {URL} url
+   * @param {typeof WebSocket} WebSocketClass
+   * @param {string} token
+   * @param {number} heartbeatSeconds
+   * @param {Owner} owner
+   */
+  constructor(url, WebSocketClass, token, heartbeatSeconds, owner) {
     this.#owner = owner;
-    this.#socket = new WebSocketClass(url.href, SUBPROTOCOL);
+    this.#socket = new WebSocketClass(url.href, token ? [SUBPROTOCOL, BEARER + token] : SUBPROTOCOL);
     // Something on the way may let a WebSocket open, and then let nothing through.
     this.#openTimer = setTimeout(() => this.#end(1006, "it did not open in time"), OPEN_TIMEOUT_MS);
     this.#socket.onmessage = ({ data }) => this.#read(data);

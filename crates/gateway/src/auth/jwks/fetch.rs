@@ -60,7 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             continue;
         }
-        let fetched = fetch(set, url, limits).await;
+        let fetched = Box::pin(fetch(set, url, limits)).await;
         let [succeeded, failed] = &shared.key_set_fetches;
         match &fetched {
             Ok(keys) => {
@@ -164,11 +164,12 @@ async fn fetch(set: &KeySet, url: &str, limits: &Limits) -> Result<TokenKeys, St
         let address = (target.host.as_str(), target.port);
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         match &set.tls {
-            None => get(stream, &target, limits.jwks_bytes).await,
+            None => Box::pin(get(stream, &target, limits.jwks_bytes)).await,
             Some(tls) => {
                 let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
-                get(stream.map_err(|error| error.to_string())?, &target, limits.jwks_bytes).await
+                let stream = stream.map_err(|error| error.to_string())?;
+                Box::pin(get(stream, &target, limits.jwks_bytes)).await
             }
         }
     };

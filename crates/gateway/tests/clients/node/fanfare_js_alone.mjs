@@ -100,6 +100,66 @@ test("the close code says whether, and the attempt how soon", () => {
   }
 });
 
+/** A token that says when it expires. */
+const token = (name, seconds) => {
+  const claims = Buffer.from(JSON.stringify({ sub: name, exp: Date.now() / 1000 + seconds })).toString("base64url");
+  return `${name}.${claims}.x`;
+};
+
+test("a token is shown by what a browser can send", async () => {
+  const { fanfare } = await begin({ token: "a-key-of-some-length", fetch: async (url, { headers }) => {
+    asked.push(headers.Authorization);
+    throw new Error("no network");
+  } });
+  const asked = [];
+  assert.deepEqual(Socket.last.protocol, ["fanfare.v1.json", "fanfare.bearer.a-key-of-some-length"]);
+  Socket.last.drop();
+  mock.timers.tick(250);
+  Socket.last.drop();
+  fanfare.subscribe("a", () => {});
+  mock.timers.tick(500);
+  assert.equal(Source.last.url.searchParams.get("access_token"), "a-key-of-some-length");
+  await assert.rejects(fanfare.publish("a", 1));
+  assert.deepEqual(asked, ["Bearer a-key-of-some-length"]);
+  fanfare.close();
+});
+
+test("a token is refreshed before it expires, and got anew when it has", async () => {
+  let count = 0;
+  const { fanfare } = await begin({ token: async () => token(`t${count += 1}`, 100) });
+  await turn();
+  assert.match(Socket.last.protocol[1], /^fanfare.bearer.t1\./);
+  Socket.last.open();
+  mock.timers.tick(75_000);
+  await turn();
+  assert.ok(!Socket.last.sent.some(({ type }) => type === "auth"));
+  for (let i = 0; i < 12; i += 1) { // it is heard meanwhile
+    Socket.last.say({ type: "heartbeat", time: 1 });
+    mock.timers.tick(500);
+    await turn();
+  }
+  const auth = Socket.last.sent.find(({ type }) => type === "auth");
+  assert.match(auth.token, /^t2\./);
+  Socket.last.drop(4501, "token expired");
+  assert.equal(fanfare.connection.state, "waiting");
+  mock.timers.tick(1_500);
+  await turn();
+  assert.match(Socket.last.protocol[1], /^fanfare.bearer.t3\./);
+  fanfare.close();
+});
+
+test("without a way to another token, its end is the end; and no token is a reason to try again", async () => {
+  const { fanfare } = await begin({ token: "t" });
+  Socket.last.open();
+  Socket.last.drop(4501, "token expired");
+  assert.equal(fanfare.connection.state, "closed");
+  const other = await begin({ token: () => { throw new Error("not logged in"); } });
+  await turn();
+  assert.match(other.fanfare.connection.reason, /not logged in/);
+  assert.equal(other.fanfare.connection.state, "waiting");
+  other.fanfare.close();
+});
+
 test("patterns match as NATS's do", () => {
   for (const [pattern, topic, expect] of [
     ["a", "a", true], ["a", "b", false], ["a", "a.b", false],
