@@ -713,6 +713,10 @@ fn a_token_may_come_after_the_handshake() {
 fn without_auth_a_credential_is_not_looked_at() {
     let gateway = Gateway::start(&[]);
     assert_eq!(post(&gateway, "a.b", Some("whatever")).status, 200);
+    for header in ["Basic YTpi", "whatever", ""] {
+        let answer = request(gateway.address, "POST", "/topics/a.b", &[("authorization", header)], "x");
+        assert_eq!(answer.status, 200, "{header}");
+    }
     let (mut peer, _) = Peer::native(gateway.address);
     peer.say(r#"{"type":"auth","id":1,"token":"whatever"}"#);
     assert_eq!(peer.json(), json!({"type": "authenticated", "id": 1}));

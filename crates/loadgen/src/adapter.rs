@@ -31,6 +31,9 @@ pub(crate) struct Adapter {
     /// Why this server cannot take part in a scenario.
     #[serde(default)]
     pub(crate) cannot: BTreeMap<String, String>,
+    /// What every request's `Authorization` says. Requests of this adapter's templates have it among their headers.
+    #[serde(skip)]
+    pub(crate) authorization: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -148,6 +151,27 @@ pub(crate) struct Websocket {
 }
 
 impl Adapter {
+    /// Has every HTTP request and handshake show a token.
+    pub(crate) fn authorize(&mut self, token: &str) -> Result<(), String> {
+        // What a template reads as something else is in no token.
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'\\');
+        if token.is_empty() || !token.bytes().all(is_plain) {
+            return Err("--token: one word of ASCII without braces is expected".into());
+        }
+        let authorization = format!("Bearer {token}");
+        let value = Template::parse(&authorization).map_err(|error| format!("--token: {error}"))?;
+        let publish = &mut self.publish;
+        let of_batch = publish.batch.as_mut().and_then(|batch| batch.headers.as_mut());
+        let of_websocket = publish.websocket.as_mut().map(|websocket| &mut websocket.headers);
+        let of_subscribe = self.subscribe.as_mut().map(|subscribe| &mut subscribe.headers);
+        let all = [Some(&mut publish.headers), of_batch, of_websocket, of_subscribe];
+        for headers in all.into_iter().flatten() {
+            headers.insert("Authorization".to_owned(), value.clone());
+        }
+        self.authorization = Some(authorization);
+        Ok(())
+    }
+
     /// Fanfare's own.
     pub(crate) fn fanfare() -> Self {
         toml_value(FANFARE, "the bundled adapter").expect("a test reads it")
@@ -237,6 +261,19 @@ fn one_at_a_time() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_request_shows_the_token() {
+        let mut adapter = Adapter::fanfare();
+        assert!(adapter.authorize("two words").is_err() && adapter.authorize("{topic}").is_err());
+        adapter.authorize("a.b.c").unwrap();
+        let publish = &adapter.publish;
+        let batch = publish.batch.as_ref().and_then(|batch| batch.headers.as_ref()).unwrap();
+        for headers in [&publish.headers, batch, &publish.websocket.as_ref().unwrap().headers] {
+            let head = request_head(("GET", &publish.path), "h:1", headers, &Values::default(), None);
+            assert!(String::from_utf8(head).unwrap().contains("\r\nAuthorization: Bearer a.b.c\r\n"));
+        }
+    }
 
     #[test]
     fn the_bundled_adapter_can_be_read() {

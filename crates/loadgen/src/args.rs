@@ -59,6 +59,9 @@ pub(crate) struct Common {
     /// How the server is subscribed and published to; without it, as Fanfare is
     #[arg(long, value_name = "FILE")]
     pub(crate) adapter: Option<String>,
+    /// A token or an API key that every request shows
+    #[arg(long, env = "FANFARE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
     /// Where messages are published, if not to the server's own address
     #[arg(long, value_name = "ADDR")]
     pub(crate) publish: Option<SocketAddr>,

@@ -85,10 +85,13 @@ pub(crate) fn run(common: &Common, mut scenarios: Vec<Scenario>) -> anyhow::Resu
 
 /// The server that the command line names, and how it is spoken to.
 pub(crate) fn against(common: &Common) -> Result<Against, Refused> {
-    let adapter = match &common.adapter {
+    let mut adapter = match &common.adapter {
         Some(file) => Adapter::load(file)?,
         None => Adapter::fanfare(),
     };
+    if let Some(token) = &common.token {
+        adapter.authorize(token).map_err(Refused)?;
+    }
     Ok(Against {
         url: common.url.clone(),
         adapter,

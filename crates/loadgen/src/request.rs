@@ -66,8 +66,11 @@ impl Asked<'_> {
             }
             Format::Poll => String::new(),
         };
-        format!("GET {} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.path(scene), scene.authority)
-            .into_bytes()
+        let authorization = scene.adapter.authorization.as_ref();
+        let authorization =
+            authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
+        let (path, host) = (self.path(scene), &scene.authority);
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}{headers}\r\n").into_bytes()
     }
 
     fn path(&self, scene: &Scene) -> String {
