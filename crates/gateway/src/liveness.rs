@@ -73,7 +73,8 @@ pub(crate) async fn run(worker: Rc<Worker>) {
         check_pongs(&worker, (now + ticks - wait) % ticks, ticks);
         expire(&worker);
         beat(&worker);
-        worker.silence.notify_one();
+        // Topics may have become stale.
+        worker.inbox().call();
         // Those who shed are not always those who grow.
         worker.settle();
         if swept.elapsed() >= limits.topic_idle {

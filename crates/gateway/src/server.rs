@@ -181,11 +181,23 @@ fn inboxes(config: &Config) -> AllInboxes {
     AllInboxes((0..config.workers).map(|_| Inbox::new(&config.limits)).collect())
 }
 
+/// So many tasks run before the runtime looks for new events.
+const TASKS_PER_LOOK: u32 = 31;
+
+/// A look takes so many events at most. What a publish hands to its worker is behind the tasks of these, and not of all that is
+/// ready in the process.
+const EVENTS_PER_LOOK: usize = 64;
+
 fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
-        .event_interval(31)
+        .event_interval(TASKS_PER_LOOK)
+        // What another thread woke goes first: that is the fan-out, for what was published over there.
+        .global_queue_interval(1)
+        .max_io_events_per_tick(EVENTS_PER_LOOK)
+        // No more than were run since the look before: the queue of tasks does not grow.
+        .max_io_events_per_busy_tick(TASKS_PER_LOOK as usize)
         .build_local(LocalOptions::default())
 }
 

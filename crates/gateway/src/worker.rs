@@ -1,11 +1,14 @@
 //! One worker: a thread with its own listener, runtime and shard.
 //!
-//! The root of the runtime is the fan-out loop; sessions, requests and timers are local tasks beside it. They reach the
-//! shard through the methods here, each of which borrows it for as long as it runs and never across an await.
+//! The fan-out loop is a local task like sessions, requests and timers: a publish queues it behind those that became ready
+//! together with it, so their messages leave in one pass, before the runtime looks for further events. All reach the shard
+//! through the methods here, each of which borrows it for as long as it runs and never across an await.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::pending;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +31,7 @@ use crate::accept;
 use crate::client::Client;
 use crate::connection::{Connection, Connections, Permit};
 use crate::drain;
-use crate::inbox::Handover;
+use crate::inbox::{Handover, Inbox};
 use crate::liveness::{self, Liveness};
 use crate::metrics::Counters;
 use crate::server::Shared;
@@ -59,8 +62,6 @@ pub(crate) struct Worker {
     pub(crate) polls: RefCell<HashMap<SubscriberId, Rc<Notify>, ahash::RandomState>>,
     /// Somebody has just subscribed with a pace.
     pub(crate) paced: Notify,
-    /// Topics may have become stale.
-    pub(crate) silence: Notify,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
     /// Nothing is left to do.
@@ -93,7 +94,6 @@ impl Worker {
             writer: RefCell::new(writer),
             polls: RefCell::default(),
             paced: Notify::new(),
-            silence: Notify::new(),
             open: Cell::new(0),
             finished: Notify::new(),
             shared,
@@ -107,38 +107,30 @@ impl Worker {
         spawn_local(liveness::run(Rc::clone(&self)));
         spawn_local(drain::run(Rc::clone(&self)));
         spawn_local(pace(Rc::clone(&self)));
-        let inbox = &self.shared.dispatch.inboxes.0[self.index];
-        let mut batch = Vec::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = inbox.wait() => {
-                    // Read before: what is handed over up to there is in the inbox.
-                    let through = self.shared.dispatch.registry.watermark();
-                    inbox.take(&mut batch);
-                    self.fan_out(through, &mut batch).await;
-                }
-                () = self.silence.notified() => {}
-                () = self.finished.notified() => return Ok(()),
-            }
-            // Also when there is always something in the inbox.
-            let silence = self.shard.borrow_mut().begin_silence(Instant::now());
-            if let Some(pass) = silence {
-                self.carry_out(pass).await;
-            }
+        let passes = spawn_local(fan_out(Rc::clone(&self)));
+        tokio::select! {
+            ended = passes => match ended {
+                Ok(never) => match never {},
+                // Without its passes a worker is a trap for its clients: better none.
+                Err(error) => resume_unwind(error.into_panic()),
+            },
+            () = self.finished.notified() => Ok(()),
         }
     }
 
+    /// What publishers hand to this worker.
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.shared.dispatch.inboxes.0[self.index]
+    }
+
     /// One fan-out pass.
-    async fn fan_out(&self, through: u64, batch: &mut Vec<Handover>) {
-        let oldest = batch.first().map(|handover| handover.admitted);
+    async fn deliver(&self, through: u64, batch: &mut Vec<Handover>) {
+        let Some(oldest) = batch.first().map(|handover| handover.admitted) else { return };
         let messages = batch.drain(..).flat_map(|handover| handover.messages);
         let pass = self.shard.borrow_mut().begin(Instant::now(), through, messages);
         self.carry_out(pass).await;
         self.counters().passes.add(1);
-        if let Some(oldest) = oldest {
-            self.counters().fanout_seconds.observe(oldest.elapsed());
-        }
+        self.counters().fanout_seconds.observe(oldest.elapsed());
     }
 
     async fn carry_out(&self, mut pass: Pass) {
@@ -356,6 +348,23 @@ impl Worker {
         self.count_topics();
         // Whoever leaves by closing leaves an outbox behind, too.
         self.count_outboxes();
+    }
+}
+
+/// Carries out pass after pass.
+async fn fan_out(worker: Rc<Worker>) -> Infallible {
+    let mut batch = Vec::new();
+    loop {
+        worker.inbox().wait().await;
+        // Read before: what is handed over up to there is in the inbox.
+        let through = worker.shared.dispatch.registry.watermark();
+        worker.inbox().take(&mut batch);
+        worker.deliver(through, &mut batch).await;
+        // Also when there is always something in the inbox.
+        let silence = worker.shard.borrow_mut().begin_silence(Instant::now());
+        if let Some(pass) = silence {
+            worker.carry_out(pass).await;
+        }
     }
 }
 
