@@ -228,6 +228,34 @@ fn a_slow_reader_gets_everything_in_order_from_an_outbox_that_is_large_enough() 
 }
 
 #[test]
+fn what_is_left_over_of_the_last_message_follows_without_another() {
+    /// More messages than a socket takes.
+    const MOST: usize = 20;
+    // No ping comes to its help: the first come soon, to those who were here first.
+    let flags = ["--ping-interval", "20m", "--pong-timeout", "10m", "--outbox-bytes", "64MiB"];
+    let secure = Secure::start(&flags);
+    let _first: Vec<Peer> = (0..400).map(|_| secure.subscribed(&["idle"])).collect();
+    let mut peers: Vec<Peer> = (0..MOST).map(|count| secure.stalled(&[&format!("t.{count}")])).collect();
+    let mut publisher = secure.peer();
+    // Each gets one more than the one before: for one of them, the last is the one that its socket takes in part.
+    for count in 0..MOST {
+        for number in 1..=count as u64 {
+            let topic = format!("/topics/t.{count}");
+            let headers = [("content-type", "application/json")];
+            assert_eq!(publisher.request("POST", &topic, &headers, payload(number)).status, 200);
+        }
+    }
+    for (count, peer) in peers.iter_mut().enumerate() {
+        for number in 1..=count as u64 {
+            assert_eq!(peer.json()["offset"], number);
+        }
+        peer.say(r#"{"type":"ping","id":1}"#);
+        let answer = peer.next().expect("the connection lives");
+        assert_eq!(answer.first, TEXT, "it took a ping to make it move: {answer:?}");
+    }
+}
+
+#[test]
 fn a_slow_reader_is_subject_to_its_topics_policy() {
     for writer in ["ring", "inline"] {
         const COUNT: u64 = 200;
