@@ -8,12 +8,13 @@ mod topics;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fanfare_registry::ShardSet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
+use crate::tls;
 use crate::writer;
 pub use keys::{KEYS, Key, Kind};
 use keys::{text_of, unknown};
@@ -34,6 +35,10 @@ pub struct Config {
     pub workers: usize,
     /// How passes are written to sockets.
     pub writer: WriterChoice,
+    /// A PEM file: the certificate of the public address, and its chain. With it the address speaks TLS only.
+    pub tls_certificate: Option<PathBuf>,
+    /// A PEM file: the certificate's private key.
+    pub tls_key: Option<PathBuf>,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
@@ -69,6 +74,8 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
             writer: WriterChoice::default(),
+            tls_certificate: None,
+            tls_key: None,
             limits: Limits::default(),
             topics: Vec::new(),
         }
@@ -178,6 +185,9 @@ impl Config {
         }
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
+        }
+        if let Err(error) = tls::check(self) {
+            errors.push(error);
         }
         if self.writer == WriterChoice::Ring
             && let Err(reason) = writer::probe()

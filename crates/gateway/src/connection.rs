@@ -9,16 +9,16 @@ use std::task::Waker;
 
 use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
-use tokio::net::TcpStream;
 
 use crate::client::Client;
+use crate::socket::Socket;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
 
 /// One subscriber's socket. The session's task reads it; the worker's writer writes it.
 pub(crate) struct Connection {
     pub(crate) id: SubscriberId,
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     /// How it sees messages; its transport follows from that.
     pub(crate) format: FormatId,
     pub(crate) client: Client,
@@ -37,14 +37,14 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(
         id: SubscriberId,
-        stream: TcpStream,
+        socket: Socket,
         format: FormatId,
         client: Client,
         permit: Permit,
     ) -> Self {
         Self {
             id,
-            stream,
+            socket,
             format,
             client,
             closing: Cell::new(None),

@@ -90,6 +90,7 @@ limits! {
     inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
     header_bytes: Bytes = "16KiB", "Request line and headers (431).";
     header_timeout: Time = "10s", "From connecting, or from the last answer, to a complete request header (closed).";
+    tls_handshake_timeout: Time = "5s", "From connecting to the end of the TLS handshake (closed).";
     body_timeout: Time = "10s", "From the header to the end of the body (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";
 

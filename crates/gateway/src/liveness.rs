@@ -119,7 +119,9 @@ fn ping(worker: &Worker, tick: usize, ticks: usize) {
         worker.shard.borrow_mut().rest(id);
         if let Some(connection) = worker.connections.borrow().get(id) {
             // A stream's heartbeat is not answered: the socket has to take it.
-            let waits = transport::is_websocket(format) || worker.shard.borrow().is_waiting(id);
+            let waits = transport::is_websocket(format)
+                || connection.socket.has_records()
+                || worker.shard.borrow().is_waiting(id);
             connection.awaiting_pong.set(waits);
         }
     }

@@ -15,6 +15,7 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 
 use crate::alone::Alone;
 use crate::server::Shared;
+use crate::tls::Handshake;
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
 
 /// A number that one thread writes and all may read.
@@ -85,6 +86,8 @@ pub(crate) struct Counters {
     pub(crate) json_connections: Counter,
     pub(crate) deflate_connections: Counter,
     pub(crate) stream_connections: Counter,
+    pub(crate) tls_connections: Counter,
+    pub(crate) tls_handshakes: [Counter; Handshake::LABELS.len()],
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) refused_connections: Counter,
@@ -175,6 +178,10 @@ impl Page {
             sample(MetricType::GAUGE, Some(("transport", "json")), sum(|c| &c.json_connections)),
             sample(MetricType::GAUGE, Some(("transport", "stream")), sum(|c| &c.stream_connections)),
         ];
+        let handshakes = Handshake::LABELS.iter().enumerate().map(|(index, label)| {
+            let count = self.sum(|c| &c.tls_handshakes[index]);
+            sample(MetricType::COUNTER, Some(("result", label)), count)
+        });
         let rings = sum(|c| &c.rings);
         let writers = [
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
@@ -197,6 +204,17 @@ impl Page {
                 "fanfare_refused_connections_total",
                 "Connections refused at the bound.",
                 sum(|c| &c.refused_connections),
+            ),
+            gauge(
+                "fanfare_tls_connections",
+                "Open connections under TLS, whatever they carry.",
+                sum(|c| &c.tls_connections),
+            ),
+            family(
+                "fanfare_tls_handshakes_total",
+                "TLS handshakes, by what they came to.",
+                MetricType::COUNTER,
+                handshakes.collect(),
             ),
             counter(
                 "fanfare_refused_handshakes_total",

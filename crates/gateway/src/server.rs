@@ -28,6 +28,7 @@ use crate::drain::Phase;
 use crate::idempotency::IdempotencyStore;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
+use crate::tls::Tls;
 use crate::worker::Worker;
 use crate::writer;
 
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     phases: Vec<watch::Sender<Phase>>,
     /// The pages of `fanfare demo`.
     pub(crate) demo: Option<Demo>,
+    /// What the public listener shakes hands with, if it speaks TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Shared {
@@ -132,6 +135,7 @@ impl Server {
             inflight_body_bytes: Alone::default(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,
+            tls: Tls::open(&config).map_err(anyhow::Error::msg)?,
             config: ArcSwap::from_pointee(config),
         });
         Ok(Self { shared, listeners, admin, address, admin_address })

@@ -22,7 +22,6 @@ use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
 use fanfare_wire::websocket::deflate;
 use fanfare_wire::{Draft, FormatId, Topic};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep_until;
@@ -35,6 +34,7 @@ use crate::inbox::{Handover, Inbox};
 use crate::liveness::{self, Liveness};
 use crate::metrics::Counters;
 use crate::server::Shared;
+use crate::socket::Socket;
 use crate::subscribe;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
@@ -176,7 +176,7 @@ impl Worker {
     /// Makes a socket a subscriber.
     pub(crate) fn connect(
         &self,
-        stream: TcpStream,
+        socket: Socket,
         format: FormatId,
         client: Client,
         permit: Permit,
@@ -184,8 +184,8 @@ impl Worker {
         // The raw format has no words for a gap.
         let takes_gaps = format.plain() != FormatId::RAW;
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
-        self.writer.borrow_mut().add(id, &stream);
-        let connection = Rc::new(Connection::new(id, stream, format, client, permit));
+        self.writer.borrow_mut().add(id, &socket);
+        let connection = Rc::new(Connection::new(id, socket, format, client, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.counters().connected(format);
         connection
@@ -195,7 +195,7 @@ impl Worker {
     pub(crate) fn disconnect(&self, connection: &Connection, reason: DisconnectReason) {
         if connection.expired.get() {
             // What the peer did not take is thrown away by the kernel, too. It may be gone already.
-            let _ = connection.stream.set_zero_linger();
+            let _ = connection.socket.tcp().set_zero_linger();
         }
         let mut left = Vec::new();
         self.shard.borrow_mut().disconnect(connection.id, &mut left);

@@ -78,6 +78,24 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
     },
+    Key {
+        name: "tls_certificate",
+        kind: Kind::Text,
+        help: "A PEM file with the certificate and its chain: the public address speaks TLS, and nothing else",
+        set: |config, text| {
+            config.tls_certificate = Some(text.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "tls_key",
+        kind: Kind::Text,
+        help: "A PEM file with the certificate's private key, unencrypted",
+        set: |config, text| {
+            config.tls_key = Some(text.into());
+            Ok(())
+        },
+    },
 ];
 
 fn address(text: &str) -> Result<SocketAddr, String> {

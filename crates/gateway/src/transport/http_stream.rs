@@ -3,7 +3,6 @@
 //! The request's socket is taken back from hyper before it has written anything, the response's head goes out, and from
 //! then on the connection is a subscriber like any other: frames of a pass are written by the worker.
 
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,13 +13,12 @@ use fanfare_fanout::Beginning;
 use fanfare_wire::command::{Start, Wanted};
 use fanfare_wire::event::{Event, GapReason};
 use fanfare_wire::{FormatId, Position, Topic, chunk};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
+use crate::socket::Socket;
 use crate::subscribe;
 use crate::worker::Worker;
 
@@ -36,8 +34,8 @@ pub(crate) struct Request {
 }
 
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
-pub(crate) fn open(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) -> HttpStream {
-    let connection = worker.connect(stream, request.format, request.client, permit);
+pub(crate) fn open(worker: Rc<Worker>, socket: Socket, request: Request, permit: Permit) -> HttpStream {
+    let connection = worker.connect(socket, request.format, request.client, permit);
     let opened = match request.format {
         FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
         _ => open_one(&worker, &connection, &request.wanted),
@@ -74,9 +72,9 @@ impl Future for HttpStream {
             return Poll::Ready(());
         }
         let is_over = connection.closing.get().is_some() && !worker.shard.borrow().is_waiting(connection.id);
-        if is_over && !std::mem::replace(shut, true) {
+        if is_over && !*shut {
             // The peer's end is awaited, so that it gets to read ours.
-            let _ = SockRef::from(&connection.stream).shutdown(Shutdown::Write);
+            *shut = connection.socket.poll_shutdown(context).is_ready();
         }
         Poll::Pending
     }
@@ -148,12 +146,12 @@ fn gap(format: FormatId, beginnings: &[Beginning], head: Position, start: &Start
 /// Waits for the peer's end. What it says meanwhile, such as a next request, is not read by anybody. `false` at the end.
 fn listen(worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
     loop {
-        match connection.stream.poll_read_ready(context) {
+        match connection.socket.poll_read_ready(context) {
             Poll::Pending => return true,
             Poll::Ready(Err(_)) => return false,
             Poll::Ready(Ok(())) => {}
         }
-        match connection.stream.try_read(&mut worker.scratch.borrow_mut()) {
+        match connection.socket.try_read(&mut worker.scratch.borrow_mut()) {
             Ok(0) => return false,
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

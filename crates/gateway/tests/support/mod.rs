@@ -7,6 +7,7 @@ pub mod confined;
 pub mod metrics;
 pub mod peer;
 pub mod stream;
+pub mod tls;
 pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};
@@ -101,14 +102,18 @@ impl Gateway {
         self.process.id()
     }
 
-    /// `http://…`
+    /// `http://…`, or `https://…` of one that speaks TLS.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http{}://{}{path}", self.s(), self.address)
     }
 
-    /// `ws://…`
+    /// `ws://…`, or `wss://…`.
     pub fn ws_url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address)
+        format!("ws{}://{}{path}", self.s(), self.address)
+    }
+
+    fn s(&self) -> &str {
+        if self.how.1.iter().any(|arg| arg == "--tls-certificate") { "s" } else { "" }
     }
 
     /// Sends a signal by its name, such as `TERM`.
