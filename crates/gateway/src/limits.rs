@@ -31,12 +31,18 @@ pub struct Row {
     /// What it bounds, in one sentence.
     pub help: &'static str,
     set: fn(&mut Limits, &str) -> Result<(), String>,
+    value: fn(&Limits) -> f64,
 }
 
 impl Row {
     /// Reads `text` into `limits`.
     pub fn set(&self, limits: &mut Limits, text: &str) -> Result<(), String> {
         (self.set)(limits, text)
+    }
+
+    /// What is in force, as a number: things, bytes or seconds.
+    pub fn value(&self, limits: &Limits) -> f64 {
+        (self.value)(limits)
     }
 }
 
@@ -58,6 +64,7 @@ macro_rules! limits {
                 limits.$name = units::$unit(text)?;
                 Ok(())
             },
+            value: |limits| limits!(@value $unit limits.$name),
         }),*];
 
         impl Default for Limits {
@@ -69,6 +76,8 @@ macro_rules! limits {
     (@type Count) => { usize };
     (@type Bytes) => { usize };
     (@type Time) => { Duration };
+    (@value Time $value:expr) => { $value.as_secs_f64() };
+    (@value $unit:ident $value:expr) => { $value as f64 };
 }
 
 limits! {
@@ -140,5 +149,9 @@ mod tests {
         row.set(&mut limits, "1MiB").unwrap();
         assert_eq!(limits.message_bytes, 1 << 20);
         assert!(row.set(&mut limits, "many").is_err());
+        assert_eq!(row.value(&limits), 1_048_576.0);
+        let time = LIMITS.iter().find(|row| row.name == "drain_window").unwrap();
+        time.set(&mut limits, "1500ms").unwrap();
+        assert_eq!(time.value(&limits), 1.5);
     }
 }
