@@ -81,14 +81,11 @@ impl Batch {
     }
 
     /// The newest message of each key, in the order of their offsets.
-    pub(crate) fn newest(
-        format: FormatId,
-        messages: &[Arc<Message>],
-        at: Option<Instant>,
-    ) -> Vec<Rc<Self>> {
+    pub(crate) fn newest(format: FormatId, messages: &[Arc<Message>], at: Option<Instant>) -> Vec<Rc<Self>> {
         let mut keys = std::collections::HashSet::<_, ahash::RandomState>::default();
         let newest = messages.iter().rev().filter(|message| keys.insert(message.key()));
-        let mut newest: Vec<_> = newest.map(|message| Rc::new(Self { at, ..Self::single(format, message) })).collect();
+        let mut newest: Vec<_> =
+            newest.map(|message| Rc::new(Self { at, ..Self::single(format, message) })).collect();
         newest.reverse();
         newest
     }

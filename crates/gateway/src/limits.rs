@@ -125,6 +125,9 @@ limits! {
     idempotency_keys: Count = "100000", "Remembered idempotency keys; the oldest is forgotten first.";
     idempotency_age: Time = "2m", "How long an idempotency key is remembered.";
 
+    admin_wait: Time = "5s", "How long an operator's request waits for the workers; then it is answered 503.";
+    list_connections: Count = "1000", "Connections in one answer to an operator, whatever is asked for.";
+
     drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";
     drain_window: Time = "30s", "Over which the closes of a drain are spread.";
     drain_timeout: Time = "60s", "From SIGTERM to the end of the process, whatever the peers do.";

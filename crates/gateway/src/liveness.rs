@@ -103,7 +103,8 @@ impl Ages {
         if shard.outbox_bytes() > 0 {
             let part = shard.slots().div_ceil(Self::PARTS);
             let first = part * self.parts_seen;
-            self.oldest = [self.oldest, shard.oldest_waiting(first..first + part)].into_iter().flatten().min();
+            self.oldest =
+                [self.oldest, shard.oldest_waiting(first..first + part)].into_iter().flatten().min();
         }
         self.parts_seen += 1;
         if self.parts_seen == Self::PARTS {

@@ -189,8 +189,8 @@ impl Page {
         ];
         let config = shared.config();
         let limits = LIMITS.iter();
-        let limits = limits
-            .map(|row| sample(MetricType::GAUGE, Some(("limit", row.name)), row.value(&config.limits)));
+        let limits =
+            limits.map(|row| sample(MetricType::GAUGE, Some(("limit", row.name)), row.value(&config.limits)));
         let rings = sum(|c| &c.rings);
         let writers = [
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
