@@ -216,7 +216,7 @@ impl Shard {
                 let batches = &mut frames[format.index()].batches;
                 if batches.is_empty() && format != FormatId::LONG_POLL {
                     let mark = mark(format, self.node, self.through);
-                    *batches = Batch::join(format, mark.as_ref(), &messages);
+                    *batches = Batch::join(format, mark.as_ref(), &messages, Some(now));
                 }
                 let notice = notices.frame(format, by_pattern);
                 plans.push(Plan { audience, format, by_pattern, len, first: first % len, notice });

@@ -59,7 +59,10 @@ impl<'a> Offer<'a> {
 
     /// The newest messages after `offset`.
     pub(crate) fn newest_after(&self, offset: u64) -> &[Rc<Batch>] {
-        let newest = self.newest.get_or_init(|| Batch::newest(self.format, self.messages));
+        let newest = self.newest.get_or_init(|| {
+            let at = self.batches.first().and_then(|batch| batch.at);
+            Batch::newest(self.format, self.messages, at)
+        });
         &newest[newest.partition_point(|batch| batch.offset(0) <= offset)..]
     }
 

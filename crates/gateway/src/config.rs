@@ -31,6 +31,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address for operators: metrics, health.
     pub admin: SocketAddr,
+    /// A name of that address, besides IP addresses and `localhost`: a request for another one is a stranger's.
+    pub admin_host: Option<String>,
     /// How many workers; each is a thread with its own listener, runtime and shard.
     pub workers: usize,
     /// How passes are written to sockets.
@@ -72,6 +74,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_host: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
             writer: WriterChoice::default(),
             tls_certificate: None,

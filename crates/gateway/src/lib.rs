@@ -21,12 +21,13 @@
 //! | `session::Session`, the read half | its local task |
 //! | the write half | the worker's `writer` |
 //!
-//! Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+//! What operators look at and do is `admin`, which asks workers through `ask`. Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
 
 mod accept;
 mod admin;
 mod alone;
 pub mod args;
+mod ask;
 mod body;
 mod client;
 pub mod commands;

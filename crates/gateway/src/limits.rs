@@ -31,12 +31,18 @@ pub struct Row {
     /// What it bounds, in one sentence.
     pub help: &'static str,
     set: fn(&mut Limits, &str) -> Result<(), String>,
+    value: fn(&Limits) -> f64,
 }
 
 impl Row {
     /// Reads `text` into `limits`.
     pub fn set(&self, limits: &mut Limits, text: &str) -> Result<(), String> {
         (self.set)(limits, text)
+    }
+
+    /// What is in force, as a number: things, bytes or seconds.
+    pub fn value(&self, limits: &Limits) -> f64 {
+        (self.value)(limits)
     }
 }
 
@@ -58,6 +64,7 @@ macro_rules! limits {
                 limits.$name = units::$unit(text)?;
                 Ok(())
             },
+            value: |limits| limits!(@value $unit limits.$name),
         }),*];
 
         impl Default for Limits {
@@ -69,6 +76,8 @@ macro_rules! limits {
     (@type Count) => { usize };
     (@type Bytes) => { usize };
     (@type Time) => { Duration };
+    (@value Time $value:expr) => { $value.as_secs_f64() };
+    (@value $unit:ident $value:expr) => { $value as f64 };
 }
 
 limits! {
@@ -117,6 +126,9 @@ limits! {
     idempotency_keys: Count = "100000", "Remembered idempotency keys; the oldest is forgotten first.";
     idempotency_age: Time = "2m", "How long an idempotency key is remembered.";
 
+    admin_wait: Time = "5s", "How long an operator's request waits for the workers; then it is answered 503.";
+    list_connections: Count = "1000", "Connections in one answer to an operator, whatever is asked for.";
+
     drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";
     drain_window: Time = "30s", "Over which the closes of a drain are spread.";
     drain_timeout: Time = "60s", "From SIGTERM to the end of the process, whatever the peers do.";
@@ -141,5 +153,9 @@ mod tests {
         row.set(&mut limits, "1MiB").unwrap();
         assert_eq!(limits.message_bytes, 1 << 20);
         assert!(row.set(&mut limits, "many").is_err());
+        assert_eq!(row.value(&limits), 1_048_576.0);
+        let time = LIMITS.iter().find(|row| row.name == "drain_window").unwrap();
+        time.set(&mut limits, "1500ms").unwrap();
+        assert_eq!(time.value(&limits), 1.5);
     }
 }

@@ -14,6 +14,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
 use crate::alone::Alone;
+use crate::limits::LIMITS;
 use crate::server::Shared;
 use crate::tls::Handshake;
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
@@ -94,6 +95,9 @@ pub(crate) struct Counters {
     pub(crate) refused_handshakes: Counter,
     pub(crate) publishes: Counter,
     pub(crate) refused_publishes: Counter,
+    pub(crate) failed_publishes: Counter,
+    pub(crate) recoveries_whole: Counter,
+    pub(crate) recoveries_partial: Counter,
     pub(crate) messages: Counter,
     pub(crate) message_bytes: Counter,
     pub(crate) deliveries: Counter,
@@ -120,6 +124,10 @@ pub(crate) struct Counters {
     pub(crate) closes: [Counter; LABELS],
     pub(crate) publish_seconds: Histogram,
     pub(crate) fanout_seconds: Histogram,
+    /// How late the worker's timer fires.
+    pub(crate) loop_lag: Histogram,
+    /// For how long the oldest message waits in an outbox, in milliseconds, as of the last look.
+    pub(crate) outbox_age_ms: Counter,
 }
 
 impl Counters {
@@ -182,6 +190,14 @@ impl Page {
             let count = self.sum(|c| &c.tls_handshakes[index]);
             sample(MetricType::COUNTER, Some(("result", label)), count)
         });
+        let recoveries = [
+            sample(MetricType::COUNTER, Some(("result", "whole")), sum(|c| &c.recoveries_whole)),
+            sample(MetricType::COUNTER, Some(("result", "partial")), sum(|c| &c.recoveries_partial)),
+        ];
+        let config = shared.config();
+        let limits = LIMITS.iter();
+        let limits =
+            limits.map(|row| sample(MetricType::GAUGE, Some(("limit", row.name)), row.value(&config.limits)));
         let rings = sum(|c| &c.rings);
         let writers = [
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
@@ -230,6 +246,11 @@ impl Page {
                 "fanfare_refused_publishes_total",
                 "Publish requests and client publishes refused.",
                 sum(|c| &c.refused_publishes),
+            ),
+            counter(
+                "fanfare_failed_publishes_total",
+                "Those of them that were refused for the gateway's own reasons: 503, mostly.",
+                sum(|c| &c.failed_publishes),
             ),
             counter("fanfare_messages_total", "Messages published.", sum(|c| &c.messages)),
             counter("fanfare_message_bytes_total", "Payload bytes published.", sum(|c| &c.message_bytes)),
@@ -304,6 +325,11 @@ impl Page {
             counter("fanfare_passes_total", "Fan-out passes.", sum(|c| &c.passes)),
             gauge("fanfare_outbox_bytes", "Bytes waiting in outboxes.", sum(|c| &c.outbox_bytes)),
             gauge(
+                "fanfare_outbox_age_seconds",
+                "For how long the oldest message waits in an outbox; looked at once a second.",
+                shared.counters.iter().map(|c| c.outbox_age_ms.read()).max().unwrap_or_default() as f64 / 1e3,
+            ),
+            gauge(
                 "fanfare_inbox_messages",
                 "Messages waiting in workers' inboxes.",
                 inboxes().map(|depth| depth.0).sum::<usize>() as f64,
@@ -365,6 +391,18 @@ impl Page {
                 MetricType::COUNTER,
                 closes.collect(),
             ),
+            family(
+                "fanfare_recoveries_total",
+                "Subscriptions that named a place to resume from, by whether all that was missed came.",
+                MetricType::COUNTER,
+                recoveries.into(),
+            ),
+            family(
+                "fanfare_limit",
+                "The bounds in force; times in seconds.",
+                MetricType::GAUGE,
+                limits.collect(),
+            ),
             self.histogram(
                 "fanfare_publish_seconds",
                 "From a publish request's header to its answer.",
@@ -374,6 +412,11 @@ impl Page {
                 "fanfare_fanout_seconds",
                 "From a message's place to the end of the pass that wrote it.",
                 |c| &c.fanout_seconds,
+            ),
+            self.histogram(
+                "fanfare_loop_lag_seconds",
+                "How late workers' timers fire: what else they do holds them up.",
+                |c| &c.loop_lag,
             ),
             family(
                 "fanfare_build_info",

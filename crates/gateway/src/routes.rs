@@ -289,10 +289,12 @@ async fn counted(
     let start = Instant::now();
     let answer = publish.await;
     let counters = worker.counters();
-    if answer.is_ok() {
-        counters.publishes.add(1)
-    } else {
-        counters.refused_publishes.add(1)
+    match &answer {
+        Ok(_) => counters.publishes.add(1),
+        Err(error) => {
+            counters.refused_publishes.add(1);
+            counters.failed_publishes.add(u64::from(error.status.is_server_error()));
+        }
     }
     counters.publish_seconds.observe(start.elapsed());
     answer

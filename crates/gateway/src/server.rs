@@ -14,13 +14,14 @@ use arc_swap::{ArcSwap, Guard};
 use fanfare_registry::{Registry, RegistryLimits};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::accept;
 use crate::admin;
 use crate::alone::Alone;
+use crate::ask::{self, Asked, Asker};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::dispatch::{AllInboxes, Dispatch};
@@ -46,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) connections: Alone<AtomicUsize>,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
+    /// Where the control plane asks workers, one for each.
+    pub(crate) askers: Vec<Asker>,
+    /// An operator asks for the end.
+    pub(crate) drain_asked: Notify,
     /// Where the process stands, for each worker its own: each request waits for it, and what waits takes a lock.
     phases: Vec<watch::Sender<Phase>>,
     /// The pages of `fanfare demo`.
@@ -87,6 +92,8 @@ impl Shared {
 pub struct Server {
     shared: Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
+    /// What is asked of each worker.
+    asked: Vec<Asked>,
     admin: std::net::TcpListener,
     /// The public address, with its real port.
     pub address: SocketAddr,
@@ -126,6 +133,7 @@ impl Server {
         let operators = || format!("cannot listen on {} for operators", config.admin);
         let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
         let admin_address = admin.local_addr().with_context(operators)?;
+        let (askers, asked) = ask::channels(config.workers);
         let shared = Arc::new(Shared {
             with_rings,
             dispatch: Dispatch { registry: registry(&config), inboxes: inboxes(&config) },
@@ -133,12 +141,14 @@ impl Server {
             counters: (0..config.workers).map(|_| Counters::default()).collect(),
             connections: Alone::default(),
             inflight_body_bytes: Alone::default(),
+            askers,
+            drain_asked: Notify::new(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,
             tls: Tls::open(&config).map_err(anyhow::Error::msg)?,
             config: ArcSwap::from_pointee(config),
         });
-        Ok(Self { shared, listeners, admin, address, admin_address })
+        Ok(Self { shared, listeners, asked, admin, address, admin_address })
     }
 
     /// Serves until a signal or `stop` ends it, and the drain after that.
@@ -151,7 +161,7 @@ impl Server {
             let admin = tokio::net::TcpListener::from_std(self.admin)?;
             spawn_local(admin::run(Arc::clone(&self.shared), admin));
             spawn_local(sweep(Arc::clone(&self.shared)));
-            let workers = start_workers(&self.shared, self.listeners)?;
+            let workers = start_workers(&self.shared, self.listeners, self.asked)?;
             on_ready(Stop(stop));
             control(&self.shared, signals, stopped, workers).await
         })
@@ -211,15 +221,16 @@ type WorkerThread = JoinHandle<anyhow::Result<()>>;
 fn start_workers(
     shared: &Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
+    asked: Vec<Asked>,
 ) -> anyhow::Result<Vec<WorkerThread>> {
     let mut workers = Vec::new();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, (listener, asked)) in listeners.into_iter().zip(asked).enumerate() {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         let run = move || {
             let runtime = runtime().context("cannot start a worker's runtime")?;
             let worker = Worker::new(index, shared).context("cannot open a worker's writer")?;
-            runtime.block_on(worker.run(listener))?;
+            runtime.block_on(worker.run(listener, asked))?;
             Ok(())
         };
         workers.push(thread.spawn(run).context("cannot start a worker")?);
@@ -259,6 +270,7 @@ async fn control(
     tokio::select! {
         () = signals.next() => {}
         // A handle that was dropped will not stop anything.
+        () = shared.drain_asked.notified() => {}
         () = async { if stopped.await.is_err() { std::future::pending().await } } => {}
         () = any_ended(&workers) => {
             anyhow::bail!("a worker ended: {}", end_of(workers));

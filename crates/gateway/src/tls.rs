@@ -45,7 +45,7 @@ impl Tls {
     /// Reads the files that `config` names, and shakes hands with what is in them from now on. Whoever is connected stays
     /// so, and a handshake under way goes on with what it began with. After an error, one line that names the key, nothing
     /// has changed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "whoever handles SIGHUP calls it"))]
+    #[allow(dead_code, reason = "whoever handles SIGHUP calls it")]
     pub(crate) fn reload(&self, config: &Config) -> Result<(), String> {
         let config = read(config)?.ok_or("tls_certificate: TLS cannot be turned off while serving")?;
         self.config.store(config);

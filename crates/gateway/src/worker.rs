@@ -27,6 +27,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep_until;
 
 use crate::accept;
+use crate::ask::{self, Asked};
 use crate::client::Client;
 use crate::connection::{Connection, Connections, Permit};
 use crate::drain;
@@ -101,12 +102,17 @@ impl Worker {
     }
 
     /// Runs until the drain is over.
-    pub(crate) async fn run(self: Rc<Self>, listener: std::net::TcpListener) -> std::io::Result<()> {
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        listener: std::net::TcpListener,
+        asked: Asked,
+    ) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         spawn_local(accept::run(Rc::clone(&self), listener));
         spawn_local(liveness::run(Rc::clone(&self)));
         spawn_local(drain::run(Rc::clone(&self)));
         spawn_local(pace(Rc::clone(&self)));
+        spawn_local(ask::answer(Rc::clone(&self), asked));
         let passes = spawn_local(fan_out(Rc::clone(&self)));
         tokio::select! {
             ended = passes => match ended {
@@ -218,7 +224,7 @@ impl Worker {
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
-            if reason == DisconnectReason::Draining && connection.format.plain() == FormatId::JSON {
+            if reason.is_farewell() && connection.format.plain() == FormatId::JSON {
                 let code = reason.code(true).0;
                 let bye =
                     Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
@@ -382,7 +388,16 @@ async fn pace(worker: Rc<Worker>) {
     }
 }
 
-/// Names a connection in the welcome and in logs.
+/// The connection of such a name, if it is one: its worker and its id.
+pub(crate) fn client_of(name: &str) -> Option<(usize, SubscriberId)> {
+    let mut parts = name.split('-').map(|part| u32::from_str_radix(part, 16).ok());
+    let (worker, slot, generation) = (parts.next()??, parts.next()??, parts.next()??);
+    let id = SubscriberId { slot, generation };
+    // One name each: no signs, no leading zeros.
+    (client_name(worker as usize, id) == name).then_some((worker as usize, id))
+}
+
+/// Names a connection in the welcome, to operators and in logs.
 pub(crate) fn client_name(worker: usize, id: SubscriberId) -> String {
     format!("{worker:x}-{:x}-{:x}", id.slot, id.generation)
 }

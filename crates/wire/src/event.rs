@@ -215,6 +215,8 @@ pub enum ErrorCode {
     TooLarge,
     /// Not now; try again.
     Unavailable,
+    /// Not for this sender.
+    Forbidden,
     /// No such thing.
     NotFound,
     /// The thing exists, the method does not.
@@ -234,6 +236,7 @@ impl ErrorCode {
             Self::Limit => "limit",
             Self::TooLarge => "too_large",
             Self::Unavailable => "unavailable",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "timeout",

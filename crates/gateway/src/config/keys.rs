@@ -53,6 +53,15 @@ pub const KEYS: &[Key] = &[
         set: |config, text| address(text).map(|address| config.admin = address),
     },
     Key {
+        name: "admin_host",
+        kind: Kind::Text,
+        help: "Host name of the operators' address, besides IP addresses and localhost",
+        set: |config, text| {
+            config.admin_host = Some(text.to_ascii_lowercase());
+            Ok(())
+        },
+    },
+    Key {
         name: "workers",
         kind: Kind::Text,
         help: "Workers, each a thread with its own listener [default: one per core]",

@@ -26,13 +26,15 @@ pub(crate) enum DisconnectReason {
     NoPong,
     /// The server leaves.
     Draining,
+    /// An operator sends the client elsewhere.
+    Operator,
 }
 
 /// How many labels there are.
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 12] = [
+pub(crate) const ALL_LABELS: [&str; 13] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -45,6 +47,7 @@ pub(crate) const ALL_LABELS: [&str; 12] = [
     "no_pong",
     "draining",
     "budget",
+    "operator",
 ];
 
 impl DisconnectReason {
@@ -59,8 +62,8 @@ impl DisconnectReason {
             Self::SlowConsumer | Self::Budget => CloseCode(4101),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
-            Self::Draining if native => CloseCode(4200),
-            Self::Draining => CloseCode::RESTART,
+            Self::Draining | Self::Operator if native => CloseCode(4200),
+            Self::Draining | Self::Operator => CloseCode::RESTART,
         }
     }
 
@@ -76,6 +79,7 @@ impl DisconnectReason {
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
             Self::Draining => "draining".into(),
+            Self::Operator => "operator".into(),
         }
     }
 
@@ -101,12 +105,21 @@ impl DisconnectReason {
             Self::NoPong => 9,
             Self::Draining => 10,
             Self::Budget => 11,
+            Self::Operator => 12,
         }
+    }
+
+    /// Whether a native client is told in band, and when to come back: nothing is wrong with it.
+    pub(crate) fn is_farewell(self) -> bool {
+        matches!(self, Self::Draining | Self::Operator)
     }
 
     /// Whether what waits in the outbox is thrown away: the peer does not read it, or it makes no sense any more.
     pub(crate) fn discards(self) -> bool {
-        !matches!(self, Self::PeerClosed(_) | Self::Draining | Self::Refused | Self::WrongType)
+        !matches!(
+            self,
+            Self::PeerClosed(_) | Self::Draining | Self::Operator | Self::Refused | Self::WrongType
+        )
     }
 }
 
@@ -140,9 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_has_a_code_for_each_kind_of_client() {
-        assert_eq!(DisconnectReason::Draining.code(true), CloseCode(4200));
-        assert_eq!(DisconnectReason::Draining.code(false), CloseCode::RESTART);
-        assert_eq!(DisconnectReason::Draining.label(), "draining");
+    fn who_is_sent_elsewhere_has_a_code_for_each_kind_of_client() {
+        for (reason, label) in
+            [(DisconnectReason::Draining, "draining"), (DisconnectReason::Operator, "operator")]
+        {
+            assert_eq!(reason.code(true), CloseCode(4200));
+            assert_eq!(reason.code(false), CloseCode::RESTART);
+            assert_eq!((reason.label(), &*reason.text()), (label, label));
+        }
+    }
+
+    #[test]
+    fn every_label_has_one_place() {
+        let mut labels = ALL_LABELS.to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), LABELS);
     }
 }
