@@ -63,8 +63,10 @@ pub(crate) struct Worker {
     pub(crate) silence: Notify,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
-    /// Nothing is left to do.
+    /// Nothing is left to do, or the worker has failed.
     pub(crate) finished: Notify,
+    /// A task panicked without which the worker is none.
+    failed: Cell<bool>,
 }
 
 impl Worker {
@@ -96,6 +98,7 @@ impl Worker {
             silence: Notify::new(),
             open: Cell::new(0),
             finished: Notify::new(),
+            failed: Cell::new(false),
             shared,
         }))
     }
@@ -103,10 +106,10 @@ impl Worker {
     /// Runs until the drain is over.
     pub(crate) async fn run(self: Rc<Self>, listener: std::net::TcpListener) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        spawn_local(accept::run(Rc::clone(&self), listener));
-        spawn_local(liveness::run(Rc::clone(&self)));
-        spawn_local(drain::run(Rc::clone(&self)));
-        spawn_local(pace(Rc::clone(&self)));
+        self.spawn_vital(accept::run(Rc::clone(&self), listener));
+        self.spawn_vital(liveness::run(Rc::clone(&self)));
+        self.spawn_vital(drain::run(Rc::clone(&self)));
+        self.spawn_vital(pace(Rc::clone(&self)));
         let inbox = &self.shared.dispatch.inboxes.0[self.index];
         let mut batch = Vec::new();
         loop {
@@ -119,7 +122,7 @@ impl Worker {
                     self.fan_out(through, &mut batch).await;
                 }
                 () = self.silence.notified() => {}
-                () = self.finished.notified() => return Ok(()),
+                () = self.finished.notified() => return self.end(),
             }
             // Also when there is always something in the inbox.
             let silence = self.shard.borrow_mut().begin_silence(Instant::now());
@@ -127,6 +130,19 @@ impl Worker {
                 self.carry_out(pass).await;
             }
         }
+    }
+
+    /// Runs a task without which the worker is none: should it panic, the worker ends, and the process with it.
+    fn spawn_vital(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let alarm = Alarm(Rc::clone(self));
+        spawn_local(async move {
+            let _alarm = alarm;
+            task.await;
+        });
+    }
+
+    fn end(&self) -> std::io::Result<()> {
+        if self.failed.get() { Err(std::io::Error::other("a task of it panicked")) } else { Ok(()) }
     }
 
     /// One fan-out pass.
@@ -214,6 +230,15 @@ impl Worker {
         self.counters().closes[reason.index()].add(1);
         let (client, address) = (client_name(self.index, connection.id), connection.client.address);
         tracing::debug!(%client, %address, reason = reason.label(), "closed");
+    }
+
+    /// Takes back what a connection's task has left behind when it panicked: the others go on. A second panic in here ends
+    /// the process.
+    pub(crate) fn give_up(&self, connection: &Connection) {
+        self.counters().panics.add(1);
+        self.close(connection, DisconnectReason::Internal);
+        self.flush(connection.id);
+        self.disconnect(connection, connection.closing.get().unwrap_or(DisconnectReason::Internal));
     }
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
@@ -359,6 +384,18 @@ impl Worker {
     }
 }
 
+/// Ends the worker when it is dropped in a panic.
+struct Alarm(Rc<Worker>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.set(true);
+            self.0.finished.notify_one();
+        }
+    }
+}
+
 /// Sends on what is held back for subscribers with a pace, when its time has come.
 async fn pace(worker: Rc<Worker>) {
     loop {
@@ -377,3 +414,6 @@ async fn pace(worker: Rc<Worker>) {
 pub(crate) fn client_name(worker: usize, id: SubscriberId) -> String {
     format!("{worker:x}-{:x}-{:x}", id.slot, id.generation)
 }
+
+#[cfg(test)]
+mod panics;

@@ -26,13 +26,15 @@ pub(crate) enum DisconnectReason {
     NoPong,
     /// The server leaves.
     Draining,
+    /// The connection's task panicked.
+    Internal,
 }
 
 /// How many labels there are.
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 12] = [
+pub(crate) const ALL_LABELS: [&str; 13] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -45,6 +47,7 @@ pub(crate) const ALL_LABELS: [&str; 12] = [
     "no_pong",
     "draining",
     "budget",
+    "internal",
 ];
 
 impl DisconnectReason {
@@ -61,6 +64,7 @@ impl DisconnectReason {
             Self::NoPong => CloseCode(4201),
             Self::Draining if native => CloseCode(4200),
             Self::Draining => CloseCode::RESTART,
+            Self::Internal => CloseCode::INTERNAL_ERROR,
         }
     }
 
@@ -76,6 +80,7 @@ impl DisconnectReason {
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
             Self::Draining => "draining".into(),
+            Self::Internal => "a fault of the server".into(),
         }
     }
 
@@ -101,6 +106,7 @@ impl DisconnectReason {
             Self::NoPong => 9,
             Self::Draining => 10,
             Self::Budget => 11,
+            Self::Internal => 12,
         }
     }
 
