@@ -36,6 +36,7 @@ pub mod demo;
 mod dispatch;
 mod drain;
 mod error;
+mod framing;
 mod handshake;
 mod idempotency;
 mod inbox;
