@@ -120,8 +120,7 @@ async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit:
 
 /// Serves requests on a connection until it ends or becomes a subscriber.
 async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit: Permit) {
-    let requests = &worker.counters().http_connections;
-    requests.add(1);
+    let _counted = Counted::new(&worker);
     let config = worker.shared.config();
     let limits = &config.limits;
     let upgrade = Rc::new(UpgradeSlot::default());
@@ -171,7 +170,25 @@ async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit: Per
         },
         _ => {}
     }
-    requests.subtract(1);
+}
+
+/// A connection that carries requests, in the gauge of those. Its task may end in a panic.
+struct Counted(Rc<Worker>);
+
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.counters().http_connections.add(1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters().http_connections.subtract(1);
+        if std::thread::panicking() {
+            self.0.counters().panics.add(1);
+        }
+    }
 }
 
 /// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,

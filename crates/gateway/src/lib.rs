@@ -37,6 +37,7 @@ pub mod demo;
 mod dispatch;
 mod drain;
 mod error;
+mod framing;
 mod handshake;
 mod idempotency;
 mod inbox;

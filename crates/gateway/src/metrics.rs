@@ -121,6 +121,7 @@ pub(crate) struct Counters {
     pub(crate) polls: Counter,
     pub(crate) waiting_polls: Counter,
     pub(crate) passes: Counter,
+    pub(crate) panics: Counter,
     pub(crate) closes: [Counter; LABELS],
     pub(crate) publish_seconds: Histogram,
     pub(crate) fanout_seconds: Histogram,
@@ -323,6 +324,11 @@ impl Page {
                 sum(|c| &c.blocked),
             ),
             counter("fanfare_passes_total", "Fan-out passes.", sum(|c| &c.passes)),
+            counter(
+                "fanfare_panics_total",
+                "Tasks of connections that panicked; each ended its own connection.",
+                sum(|c| &c.panics),
+            ),
             gauge("fanfare_outbox_bytes", "Bytes waiting in outboxes.", sum(|c| &c.outbox_bytes)),
             gauge(
                 "fanfare_outbox_age_seconds",

@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use crate::client::Client;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
+use crate::framing;
 use crate::handshake::{self, Accepted, NATIVE_JSON};
 use crate::javascript;
 use crate::poll;
@@ -63,6 +64,9 @@ pub(crate) async fn route(
     client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
+    if let Err(refused) = framing::check(&request) {
+        return Ok(*refused);
+    }
     let path = request.uri().path().to_owned();
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),

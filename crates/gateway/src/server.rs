@@ -90,7 +90,7 @@ impl Shared {
 
 /// A gateway that listens, and has not begun to serve.
 pub struct Server {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
     /// What is asked of each worker.
     asked: Vec<Asked>,
@@ -310,5 +310,30 @@ fn end_of(workers: Vec<WorkerThread>) -> String {
         Some(Ok(Err(error))) => format!("{error:#}"),
         Some(Err(_)) => "it panicked".into(),
         _ => "without a word".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_ends_with_its_first_worker() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { listen: any, admin: any, workers: 1, ..Config::default() };
+        let server = Server::bind(config, None).unwrap();
+        let workers = vec![
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            }),
+            std::thread::spawn(|| panic!("in a pass")),
+        ];
+        let ended = runtime().unwrap().block_on(async {
+            let (_stop, stopped) = oneshot::channel();
+            control(&server.shared, Signals::new().unwrap(), stopped, workers).await
+        });
+        assert_eq!(ended.unwrap_err().to_string(), "a worker ended: it panicked");
     }
 }

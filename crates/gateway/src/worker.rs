@@ -6,9 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::pending;
-use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,8 +63,10 @@ pub(crate) struct Worker {
     pub(crate) paced: Notify,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
-    /// Nothing is left to do.
+    /// Nothing is left to do, or the worker has failed.
     pub(crate) finished: Notify,
+    /// A task panicked without which the worker is none.
+    failed: Cell<bool>,
 }
 
 impl Worker {
@@ -97,6 +97,7 @@ impl Worker {
             paced: Notify::new(),
             open: Cell::new(0),
             finished: Notify::new(),
+            failed: Cell::new(false),
             shared,
         }))
     }
@@ -108,20 +109,23 @@ impl Worker {
         asked: Asked,
     ) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        spawn_local(accept::run(Rc::clone(&self), listener));
-        spawn_local(liveness::run(Rc::clone(&self)));
-        spawn_local(drain::run(Rc::clone(&self)));
-        spawn_local(pace(Rc::clone(&self)));
-        spawn_local(ask::answer(Rc::clone(&self), asked));
-        let passes = spawn_local(fan_out(Rc::clone(&self)));
-        tokio::select! {
-            ended = passes => match ended {
-                Ok(never) => match never {},
-                // Without its passes a worker is a trap for its clients: better none.
-                Err(error) => resume_unwind(error.into_panic()),
-            },
-            () = self.finished.notified() => Ok(()),
-        }
+        self.spawn_vital(accept::run(Rc::clone(&self), listener));
+        self.spawn_vital(liveness::run(Rc::clone(&self)));
+        self.spawn_vital(drain::run(Rc::clone(&self)));
+        self.spawn_vital(pace(Rc::clone(&self)));
+        self.spawn_vital(ask::answer(Rc::clone(&self), asked));
+        self.spawn_vital(fan_out(Rc::clone(&self)));
+        self.finished.notified().await;
+        if self.failed.get() { Err(std::io::Error::other("a task of it panicked")) } else { Ok(()) }
+    }
+
+    /// Runs a task without which the worker is none: should it panic, the worker ends, and the process with it.
+    fn spawn_vital(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let alarm = Alarm(Rc::clone(self));
+        spawn_local(async move {
+            let _alarm = alarm;
+            task.await;
+        });
     }
 
     /// What publishers hand to this worker.
@@ -212,6 +216,15 @@ impl Worker {
         self.counters().closes[reason.index()].add(1);
         let (client, address) = (client_name(self.index, connection.id), connection.client.address);
         tracing::debug!(%client, %address, reason = reason.label(), "closed");
+    }
+
+    /// Takes back what a connection's task has left behind when it panicked: the others go on. A second panic in here ends
+    /// the process.
+    pub(crate) fn give_up(&self, connection: &Connection) {
+        self.counters().panics.add(1);
+        self.close(connection, DisconnectReason::Internal);
+        self.flush(connection.id);
+        self.disconnect(connection, connection.closing.get().unwrap_or(DisconnectReason::Internal));
     }
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
@@ -358,7 +371,7 @@ impl Worker {
 }
 
 /// Carries out pass after pass.
-async fn fan_out(worker: Rc<Worker>) -> Infallible {
+async fn fan_out(worker: Rc<Worker>) {
     let mut batch = Vec::new();
     loop {
         worker.inbox().wait().await;
@@ -370,6 +383,18 @@ async fn fan_out(worker: Rc<Worker>) -> Infallible {
         let silence = worker.shard.borrow_mut().begin_silence(Instant::now());
         if let Some(pass) = silence {
             worker.carry_out(pass).await;
+        }
+    }
+}
+
+/// Ends the worker when it is dropped in a panic.
+struct Alarm(Rc<Worker>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.set(true);
+            self.0.finished.notify_one();
         }
     }
 }
@@ -401,3 +426,6 @@ pub(crate) fn client_of(name: &str) -> Option<(usize, SubscriberId)> {
 pub(crate) fn client_name(worker: usize, id: SubscriberId) -> String {
     format!("{worker:x}-{:x}-{:x}", id.slot, id.generation)
 }
+
+#[cfg(test)]
+mod panics;

@@ -338,7 +338,7 @@ fn who_never_reads_again_is_thrown_out() {
 
 /// Reads to the end, however it comes.
 fn read_to_the_end(stream: &mut TcpStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes it");
     let mut all = Vec::new();
     match stream.read_to_end(&mut all) {
         Ok(_) => {}

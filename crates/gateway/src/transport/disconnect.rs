@@ -28,13 +28,15 @@ pub(crate) enum DisconnectReason {
     Draining,
     /// An operator sends the client elsewhere.
     Operator,
+    /// The connection's task panicked.
+    Internal,
 }
 
 /// How many labels there are.
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 13] = [
+pub(crate) const ALL_LABELS: [&str; 14] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -48,6 +50,7 @@ pub(crate) const ALL_LABELS: [&str; 13] = [
     "draining",
     "budget",
     "operator",
+    "internal",
 ];
 
 impl DisconnectReason {
@@ -64,6 +67,7 @@ impl DisconnectReason {
             Self::NoPong => CloseCode(4201),
             Self::Draining | Self::Operator if native => CloseCode(4200),
             Self::Draining | Self::Operator => CloseCode::RESTART,
+            Self::Internal => CloseCode::INTERNAL_ERROR,
         }
     }
 
@@ -80,6 +84,7 @@ impl DisconnectReason {
             Self::NoPong => "no pong".into(),
             Self::Draining => "draining".into(),
             Self::Operator => "operator".into(),
+            Self::Internal => "a fault of the server".into(),
         }
     }
 
@@ -106,6 +111,7 @@ impl DisconnectReason {
             Self::Draining => 10,
             Self::Budget => 11,
             Self::Operator => 12,
+            Self::Internal => 13,
         }
     }
 

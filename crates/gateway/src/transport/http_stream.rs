@@ -46,7 +46,7 @@ pub(crate) fn open(worker: Rc<Worker>, socket: Socket, request: Request, permit:
     if let Err(reason) = opened {
         worker.close(&connection, reason);
     }
-    HttpStream { worker, connection, shut: false }
+    HttpStream { worker, connection, shut: false, polled: false }
 }
 
 /// A stream's task, to its end.
@@ -55,13 +55,34 @@ pub(crate) struct HttpStream {
     connection: Rc<Connection>,
     /// Our side is closed: everything is written.
     shut: bool,
+    /// Inside of a poll: who is dropped there has panicked.
+    polled: bool,
+}
+
+impl Drop for HttpStream {
+    fn drop(&mut self) {
+        if self.polled {
+            self.worker.give_up(&self.connection);
+        }
+    }
 }
 
 impl Future for HttpStream {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { worker, connection, shut } = self.get_mut();
+        let stream = self.get_mut();
+        stream.polled = true;
+        let gone_on = stream.go_on(context);
+        stream.polled = false;
+        gone_on
+    }
+}
+
+impl HttpStream {
+    /// Goes on with whatever can go on. Ready when the connection is over.
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, connection, shut, .. } = self;
         connection.set_waker(context.waker());
         if connection.expired.get()
             || !listen(worker, connection, context)

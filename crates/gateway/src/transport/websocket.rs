@@ -45,7 +45,7 @@ pub(crate) fn open(
     if !read_ahead.is_empty() {
         inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
     }
-    WebSocket { worker, connection, inbound, shut: false }
+    WebSocket { worker, connection, inbound, shut: false, polled: false }
 }
 
 /// A connection's task, from its handshake to its end.
@@ -55,6 +55,16 @@ pub(crate) struct WebSocket {
     inbound: Inbound,
     /// Our side is closed: everything is written.
     shut: bool,
+    /// Inside of a poll: who is dropped there has panicked.
+    polled: bool,
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        if self.polled {
+            self.worker.give_up(&self.connection);
+        }
+    }
 }
 
 impl Future for WebSocket {
@@ -62,7 +72,10 @@ impl Future for WebSocket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let socket = self.get_mut();
-        let reason = ready!(socket.go_on(context));
+        socket.polled = true;
+        let gone_on = socket.go_on(context);
+        socket.polled = false;
+        let reason = ready!(gone_on);
         socket.worker.disconnect(&socket.connection, reason);
         Poll::Ready(())
     }
@@ -71,7 +84,7 @@ impl Future for WebSocket {
 impl WebSocket {
     /// Goes on with whatever can go on. Ready with the reason when the connection is over.
     fn go_on(&mut self, context: &mut Context<'_>) -> Poll<DisconnectReason> {
-        let Self { worker, connection, inbound, shut } = self;
+        let Self { worker, connection, inbound, shut, .. } = self;
         connection.set_waker(context.waker());
         if connection.expired.get()
             || !inbound.read(worker, connection, context)

@@ -468,6 +468,18 @@ impl Peer {
         self.told
     }
 
+    /// The statuses of the answers so far, whatever else there is, once there are `count` or the connection has ended.
+    pub fn statuses(&mut self, count: usize) -> Vec<u16> {
+        loop {
+            let text = String::from_utf8_lossy(&self.received);
+            let found = text.split("HTTP/1.").skip(1).filter_map(|answer| answer.get(2..5)?.parse().ok());
+            let found: Vec<u16> = found.collect();
+            if found.len() >= count || !self.fill() {
+                return found;
+            }
+        }
+    }
+
     /// Asks something that is answered in turn: what came before it has been carried out, and `before` is what came.
     pub fn fence(&mut self) -> Vec<Value> {
         self.say(r#"{"type":"ping","id":424242}"#);
