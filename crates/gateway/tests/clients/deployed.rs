@@ -21,10 +21,14 @@ use crate::tools::Tool;
 /// Whether deploy/ has its alerts and its dashboard.
 const OPERATED: bool = false;
 
+/// Whether the gateway has `check-config`, keys, tokens and trusted proxies.
+const EXPOSED: bool = false;
+
 pub(crate) fn stories() -> Vec<Trial> {
-    use Tool::{HaProxy, Nginx, OpenSsl, Promtool, Python, SystemdAnalyze, Unshare};
+    use Tool::{Curl, HaProxy, Nginx, OpenSsl, Promtool, Python, SystemdAnalyze, Unshare};
     const CONTAINERS: &str = "python/deployed_containers.py";
     const HOST: &str = "python/deployed_host.py";
+    const FRONTED: &str = "python/fronted.py";
     const KUBERNETES: &str = "python/deployed_kubernetes.py";
     let mut all = vec![
         checked("deployed::the_dockerfile_is_sound", &[Python], CONTAINERS, "dockerfile"),
@@ -34,12 +38,30 @@ pub(crate) fn stories() -> Vec<Trial> {
         checked("deployed::haproxy_takes_every_choice", &[Python, HaProxy, OpenSsl], HOST, "haproxy"),
         checked("deployed::nginx_takes_every_choice", &[Python, Nginx, OpenSsl], HOST, "nginx"),
         checked("deployed::envoy_takes_every_choice", &[Python, OpenSsl], HOST, "envoy"),
+        checked("deployed::haproxy_reaches_gateways_by_tls", &[Python, OpenSsl, HaProxy], FRONTED, "tls"),
         checked("deployed::manifests_are_sound_and_fit", &[Python], KUBERNETES, "kubernetes"),
     ];
     if OPERATED {
         all.extend([
             checked("deployed::compose_is_confined_and_whole", &[Python], CONTAINERS, "compose"),
             checked("deployed::prometheus_takes_its_configuration", &[Python, Promtool], HOST, "prometheus"),
+        ]);
+    }
+    if EXPOSED {
+        all.extend([
+            checked("deployed::configurations_are_good", &[Python], CONTAINERS, "configurations"),
+            checked(
+                "deployed::gateways_are_told_by_proxy_protocol",
+                &[Python, OpenSsl, HaProxy],
+                FRONTED,
+                "proxied",
+            ),
+            checked(
+                "deployed::the_path_of_the_document_leads_there",
+                &[Python, OpenSsl, Curl, HaProxy],
+                "python/deployed_path.py",
+                "path",
+            ),
         ]);
     }
     all

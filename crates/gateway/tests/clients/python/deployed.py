@@ -50,3 +50,9 @@ def run(command, **more):
     print(f"{' '.join(map(str, command))}\n{ended.stdout}{ended.stderr}", flush=True)
     expect(f"the end of {command[0]}", ended.returncode, 0)
     return ended.stdout
+
+
+def run_silent(command):
+    """Of a command that is content with everything, and calls nothing wrong what it only warns of."""
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    expect(f"what {command[0]} says", (ended.returncode, ended.stdout + ended.stderr), (0, ""))

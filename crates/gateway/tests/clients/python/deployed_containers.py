@@ -14,7 +14,8 @@ import tempfile
 
 import yaml
 
-from deployed import DEPLOY, ROOT, limit, number, package_program, run
+from balancers import chosen
+from deployed import DEPLOY, ROOT, documents, limit, number, package_program, run
 from processes import PATIENCE, free_address, running
 from story import expect, publish, status, tell, until
 
@@ -109,6 +110,26 @@ async def compose():
     expect("the targets", targets, ["gateway:9090"])
 
 
-STORIES = {"dockerfile": dockerfile, "image": image, "compose": compose}
+# A public key, of RFC 8037.
+JWKS = '{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+
+
+async def configurations():
+    """What the containers are told, with and without the choices in it."""
+    [manifest] = documents("kubernetes/config.yaml")
+    listening = {"FANFARE_LISTEN": "0.0.0.0:8080", "FANFARE_ADMIN": "0.0.0.0:9090"}
+    with tempfile.TemporaryDirectory() as folder:
+        jwks, file = pathlib.Path(folder, "jwks.json"), pathlib.Path(folder, "fanfare.toml")
+        jwks.write_text(JWKS)
+        for text in [(DEPLOY / "fanfare.toml").read_text(), manifest["data"]["fanfare.toml"]]:
+            for text in [text, chosen(text, "tokens")]:
+                text, count = re.subn(r'(?m)^jwks = ".*"$', f'jwks = "{jwks}"', text)
+                expect("how often there are tokens' keys", count, int("#tokens#" not in text))
+                file.write_text(text)
+                ours = {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}
+                run([os.environ["FANFARE_PROGRAM"], "check-config", "--config", str(file)], env=ours | listening)
+
+
+STORIES = {"dockerfile": dockerfile, "image": image, "compose": compose, "configurations": configurations}
 
 tell(STORIES[os.environ["FANFARE_STORY"]])

@@ -8,7 +8,7 @@ import re
 import tempfile
 
 import balancers
-from deployed import DEPLOY, limit, number, run
+from deployed import DEPLOY, limit, number, run, run_silent
 from story import expect, tell
 
 # The exposure that `systemd-analyze security` may find, in tenths; 100 is a service without any of its options.
@@ -29,8 +29,7 @@ async def systemd():
             if with_secrets:
                 unit.with_suffix(".service.d").mkdir()
                 (unit.with_suffix(".service.d") / "secrets.conf").write_text(secrets)
-            said = run([analyze, "verify", "--man=no", str(unit)])
-            expect("what is wrong with it", said, "")
+            run_silent([analyze, "verify", "--man=no", str(unit)])
             run([analyze, "security", "--offline=yes", f"--threshold={EXPOSURE_MAX}", str(unit)])
     settings = configparser.RawConfigParser(strict=False, interpolation=None, allow_no_value=True)
     settings.optionxform = str
