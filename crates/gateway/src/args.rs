@@ -1,5 +1,6 @@
 //! The command line: subcommands, and a flag and environment variable for each key of the configuration.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -31,6 +32,8 @@ pub enum Action {
     Publish(Publish),
     /// `fanfare subscribe`
     Subscribe(Subscribe),
+    /// `fanfare healthcheck`, of the gateway with this operators' address.
+    Healthcheck(SocketAddr),
 }
 
 /// The whole command line.
@@ -42,6 +45,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(publish())
         .subcommand(subscribe())
+        .subcommand(healthcheck())
         .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
         .subcommand(
             with_config(
@@ -109,6 +113,20 @@ fn subscribe() -> Command {
         ))
 }
 
+fn healthcheck() -> Command {
+    Command::new("healthcheck")
+        .about("Ask the gateway of this host whether it is alive: exit code 0 or 1")
+        .arg(
+            Arg::new("admin")
+                .long("admin")
+                .env("FANFARE_ADMIN")
+                .value_name("ADDRESS")
+                .help("Its operators' address")
+                .value_parser(value_parser!(SocketAddr))
+                .default_value("127.0.0.1:9090"),
+        )
+}
+
 fn url() -> Arg {
     Arg::new("url")
         .long("url")
@@ -151,6 +169,10 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
             },
             json: matches.get_flag("json"),
         })),
+        Some(("healthcheck", matches)) => {
+            let admin = matches.get_one::<SocketAddr>("admin").copied();
+            Ok(Action::Healthcheck(admin.expect("it has a default")))
+        }
         Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
         None => Err(ConfigError(vec!["a subcommand is missing".into()])),
     }

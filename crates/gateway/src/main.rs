@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Action::Serve(config) => serve(*config),
         Action::Publish(publish) => commands::publish::run(&publish),
         Action::Subscribe(subscribe) => commands::subscribe::run(&subscribe),
+        Action::Healthcheck(admin) => commands::healthcheck::run(admin),
         Action::Demo { config, address_is_given, symbols, rate } => {
             demo::run(*config, address_is_given, symbols, rate)
         }

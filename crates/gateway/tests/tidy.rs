@@ -152,6 +152,24 @@ fn every_limit_is_documented() {
     assert_eq!(documented, limits, "docs/OPERATING.md and limits.rs differ");
 }
 
+#[test]
+fn the_operators_document_has_its_contents_at_its_top() {
+    let document = read("docs/OPERATING.md");
+    let headings: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let anchor = |heading: &str| -> String {
+        let kept = heading.chars().filter(|char| char.is_alphanumeric() || " -".contains(*char));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    let expected: Vec<String> =
+        headings.iter().map(|heading| format!("- [{heading}](#{})", anchor(heading))).collect();
+    let contents: Vec<&str> = document
+        .lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter(|line| line.starts_with("- "))
+        .collect();
+    assert_eq!(contents, expected, "docs/OPERATING.md: its contents and its headings differ");
+}
+
 /// The first two cells of the table's rows under a heading.
 fn rows<'a>(document: &'a str, heading: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let table = document.split_once(heading).expect("the heading is there").1;

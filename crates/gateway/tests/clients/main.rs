@@ -14,6 +14,7 @@ mod support;
 
 mod autobahn;
 mod browser;
+mod deployed;
 mod events;
 mod fronts;
 mod script;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     let mut all = stories();
+    all.extend(deployed::stories());
     if EVENTS {
         all.extend(stories_of_many_topics());
     }
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn stories() -> Vec<Trial> {
-    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, Python};
+    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, OpenSsl, Python};
     // The longest come first.
     vec![
         story("autobahn::behaviour", &[Python], autobahn::behaviour),
@@ -59,6 +61,11 @@ fn stories() -> Vec<Trial> {
         story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
         story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
         story("haproxy::carries_everything", &[Python, HaProxy], fronts::haproxy),
+        story("envoy::carries_everything", &[Python], fronts::envoy),
+        told_by("haproxy::says_who_is_calling", "haproxy", &[Python, OpenSsl, HaProxy]),
+        told_by("haproxy::passes_tls_through", "haproxy_passes_tls_through", &[Python, OpenSsl, HaProxy]),
+        told_by("nginx::says_who_is_calling", "nginx", &[Python, OpenSsl, Nginx]),
+        told_by("envoy::says_who_is_calling", "envoy", &[Python, OpenSsl]),
         story("chromium::fanfare_js", &[Node, Chromium], fanfare_js),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
@@ -94,6 +101,11 @@ fn stories_of_many_topics() -> Vec<Trial> {
 /// A story that a script tells alone, about a gateway with its defaults.
 fn told(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
     story(name, tools, move || Script::of(&Gateway::start(&[]), script, tools)?.run())
+}
+
+/// What a load balancer of `deploy/` tells a gateway of a client, and what it does not let through to it.
+fn told_by(name: &'static str, told: &'static str, tools: &'static [Tool]) -> Trial {
+    story(name, tools, move || Script::of(&Gateway::start(&[]), "python/told.py", tools)?.told_as(told).run())
 }
 
 /// The same, about a gateway that compresses the topics under `z.`.
