@@ -21,7 +21,10 @@ use crate::tools::Tool;
 /// Whether deploy/ has its alerts and its dashboard.
 const OPERATED: bool = false;
 
-/// Whether the gateway has `check-config`, keys, tokens and trusted proxies.
+/// Whether the gateway has `trusted_proxies` and `proxy_protocol`, beside TLS.
+const PROXIED: bool = false;
+
+/// Whether it has `check-config`, `log_format`, `origins`, keys and tokens, too.
 const EXPOSED: bool = false;
 
 pub(crate) fn stories() -> Vec<Trial> {
@@ -47,15 +50,17 @@ pub(crate) fn stories() -> Vec<Trial> {
             checked("deployed::prometheus_takes_its_configuration", &[Python, Promtool], HOST, "prometheus"),
         ]);
     }
+    if PROXIED {
+        all.push(checked(
+            "deployed::gateways_are_told_by_proxy_protocol",
+            &[Python, OpenSsl, HaProxy],
+            FRONTED,
+            "proxied",
+        ));
+    }
     if EXPOSED {
         all.extend([
             checked("deployed::configurations_are_good", &[Python], CONTAINERS, "configurations"),
-            checked(
-                "deployed::gateways_are_told_by_proxy_protocol",
-                &[Python, OpenSsl, HaProxy],
-                FRONTED,
-                "proxied",
-            ),
             checked(
                 "deployed::the_path_of_the_document_leads_there",
                 &[Python, OpenSsl, Curl, HaProxy],
