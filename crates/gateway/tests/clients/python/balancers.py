@@ -43,10 +43,12 @@ def haproxy_command(name="haproxy.cfg"):
 
 
 @contextlib.asynccontextmanager
-async def haproxy(node, name="haproxy.cfg", certificate=None, scheme="http", log=None, **variables):
+async def haproxy(node, name="haproxy.cfg", second=None, certificate=None, scheme="http", log=None, **variables):
     """Where an HAProxy listens that has this configuration of deploy/haproxy."""
     front = free_address()
     variables |= {"FANFARE_FRONT": front, "FANFARE_NODE_1": node}
+    if second:
+        variables["FANFARE_NODE_2"] = second
     if certificate:
         scheme, variables["FANFARE_FRONT_CERTIFICATE"] = "https", str(certificate / "both.pem")
     with running(haproxy_command(name), log=log, **variables):
@@ -63,13 +65,15 @@ def nginx_command(folder, site):
 
 
 @contextlib.asynccontextmanager
-async def nginx(node, site=None, certificate=None, log=None):
+async def nginx(node, site=None, second=None, certificate=None, log=None):
     """Where an nginx listens that has this site, or that of deploy/nginx, but for its addresses."""
     front = free_address()
     addresses = {"listen 127.0.0.1:8000": f"listen {front}", "127.0.0.1:8080": node}
     if site is None:
         site = (DEPLOY / "nginx/fanfare.conf").read_text()
         addresses["/var/log/nginx/fanfare.log"] = "/dev/stdout" if log else "failures.log"
+    if second:
+        addresses["# server 127.0.0.1:8081"] = f"server {second}"
     if certificate:
         site = chosen(site, "tls")
         # Where it would be plain, nobody is.
@@ -85,11 +89,11 @@ def envoy_command(file, *more):
 
 
 @contextlib.asynccontextmanager
-async def envoy(node, choices=(), certificate=None, log=None):
+async def envoy(node, choices=(), second=None, certificate=None, log=None):
     """Where an Envoy listens that has the configuration of deploy/envoy, but for its addresses."""
     front = free_address()
     text = (DEPLOY / "envoy/envoy.yaml").read_text()
-    nodes = {"8000": front, "8080": node, "8081": free_address(), "9901": free_address()}
+    nodes = {"8000": front, "8080": node, "8081": second or free_address(), "9901": free_address()}
     addresses = {f"port_value: {port} }}": f"port_value: {address.rpartition(':')[2]} }}" for port, address in nodes.items()}
     if certificate:
         choices = [*choices, "tls"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 
 import carried
@@ -27,7 +28,14 @@ async def a_crowd(front):
         writer.close()
 
 
+def allow_files():
+    """As many as there may be, here and in what is started from here."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def story():
+    allow_files()
     async with envoy(URL.removeprefix("http://")) as front:
         await a_crowd(front)
         await carried.everything(front)

@@ -51,6 +51,9 @@ NOT_PUBLIC = [
     "/topicsx",
 ]
 
+# What the witness reads, and then goes.
+CUT = "/topics/cut"
+
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -91,6 +94,8 @@ class Witness:
                     path = request[1]
                     if path != "/readyz":
                         self.paths.append(path)
+                    if path == CUT:
+                        return
                     names = [(name.lower(), value) for name, value in headers.items()]
                     told = json.dumps({"request": request, "headers": names, "proxy": proxy}).encode()
                     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(told)}\r\n\r\n"
@@ -179,6 +184,19 @@ def refused(front, witness):
     expect("what got through", len(through), 6)
 
 
+async def sent_once(front):
+    """Of a POST that was sent nobody knows whether it was published, so it is not sent to anybody else."""
+    witnesses = [Witness(), Witness()]
+    one, other = [witness.address for witness in witnesses]
+    async with front(one, second=other) as url:
+        with client(url) as connection:
+            status, answer = ask(connection, CUT, "POST", {"Content-Length": "0"})
+        assert status in (502, 503, 504), (status, answer)
+    expect("how often it was sent", [path for witness in witnesses for path in witness.paths], [CUT])
+    for witness in witnesses:
+        witness.close()
+
+
 async def story_of(front):
     """Plain, with TLS, and with the PROXY protocol where it has it; then its log."""
     witness = Witness()
@@ -194,7 +212,8 @@ async def story_of(front):
         async with front(witness.address, certificate=certificate) as url:
             checked(url)
             expect("what is offered", alpn(url), "h2")
-        witness.close()
+    witness.close()
+    await sent_once(front)
 
 
 def alpn(url):
