@@ -57,6 +57,8 @@ impl UpgradeSlot {
 pub(crate) struct Taken;
 
 /// Answers one request. What goes wrong is an answer, too.
+///
+/// hyper moves this future: what is seldom or waits for long is boxed, so that a publish is small.
 pub(crate) async fn route(
     worker: Rc<Worker>,
     upgrade: Rc<UpgradeSlot>,
@@ -70,10 +72,10 @@ pub(crate) async fn route(
         "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
         "/ws" => native(&worker, &upgrade, client, &mut request),
         "/events" => events(&worker, &upgrade, client, &request),
-        "/poll" => poll::poll(&worker, &request).await,
+        "/poll" => Box::pin(poll::poll(&worker, &request)).await,
         "/topics" => get_only(&request).and_then(|()| topics::list(&worker, &request)),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
-        "/publish" => counted(&worker, publish::many(&worker, &mut request)).await,
+        "/publish" => Box::pin(counted(&worker, publish::many(&worker, &mut request))).await,
         path => match path.strip_prefix("/topics/") {
             Some(topic) => self::topic(&worker, &upgrade, client, topic, &mut request).await,
             None => demo(&worker, path),
@@ -131,7 +133,7 @@ async fn topic(
                 Some(format) if request.method() == Method::GET => {
                     stream(upgrade, client, format, topic, request)
                 }
-                _ => topics::last_value(worker, &topic, request).await,
+                _ => Box::pin(topics::last_value(worker, &topic, request)).await,
             }
         }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
