@@ -112,8 +112,12 @@ impl From<AdmitError> for ApiError {
 
 /// A JSON answer.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    let bytes = serde_json::to_vec(body).unwrap_or_default();
-    let mut response = Response::new(Full::from(bytes));
+    json_text(status, serde_json::to_vec(body).unwrap_or_default())
+}
+
+/// A JSON answer that is written already.
+pub(crate) fn json_text(status: StatusCode, text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -33,6 +33,10 @@ fn a_request_that_drips_is_given_up() {
     }
     let mut idle = Peer::connect(gateway.address);
     assert_eq!(idle.request("GET", "/healthz", &[], "").status, 200);
+    // An answer may take longer than a header.
+    assert_eq!(idle.request("GET", "/poll?topic=a&wait=1", &[], "").status, 200);
+    assert_eq!(idle.request("GET", "/healthz", &[], "").status, 200);
+    assert_eq!(idle.try_answer().map(|answer| answer.status), Some(408));
     idle.ended();
     until_metric(&gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 0.0);
 }
