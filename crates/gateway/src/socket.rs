@@ -349,3 +349,13 @@ impl TlsSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_socket_is_no_larger_for_what_it_is_not() {
+        assert_eq!(size_of::<Socket>(), size_of::<TcpStream>());
+    }
+}
