@@ -84,6 +84,7 @@ fn publish() -> Command {
                 .conflicts_with("message"),
         )
         .arg(url())
+        .arg(ca())
         .arg(Arg::new("content-type").long("content-type").value_name("TYPE").help(
             "What the messages are, such as application/json [default: text if it is UTF-8, else binary]",
         ))
@@ -100,6 +101,7 @@ fn subscribe() -> Command {
                 .num_args(1..),
         )
         .arg(url())
+        .arg(ca())
         .arg(
             Arg::new("from")
                 .long("from")
@@ -127,6 +129,15 @@ fn healthcheck() -> Command {
         )
 }
 
+fn ca() -> Arg {
+    Arg::new("ca")
+        .long("ca")
+        .env("FANFARE_CA")
+        .value_name("PATH")
+        .help("A PEM file with the authorities that may vouch for the gateway, for an https URL")
+        .value_parser(value_parser!(PathBuf))
+}
+
 fn url() -> Arg {
     Arg::new("url")
         .long("url")
@@ -151,6 +162,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         }),
         Some(("publish", matches)) => Ok(Action::Publish(Publish {
             url: text(matches, "url").unwrap_or_default(),
+            ca: matches.get_one("ca").cloned(),
             topic: text(matches, "topic").unwrap_or_default(),
             input: match (text(matches, "message"), matches.get_one::<PathBuf>("file")) {
                 (Some(message), _) => Input::Message(message),
@@ -161,6 +173,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         })),
         Some(("subscribe", matches)) => Ok(Action::Subscribe(Subscribe {
             url: text(matches, "url").unwrap_or_default(),
+            ca: matches.get_one("ca").cloned(),
             topics: matches.get_many("topics").map(|topics| topics.cloned().collect()).unwrap_or_default(),
             start: match text(matches, "from").as_deref() {
                 Some("live") => Start::Live,

@@ -172,3 +172,92 @@ impl Handshake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
+    use std::io::{Read, Write};
+    use std::net::Ipv4Addr;
+
+    /// Writes a new certificate that signs for itself, and its key. Returns it.
+    fn issue(config: &Config) -> CertificateDer<'static> {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(config.tls_certificate.as_ref().unwrap(), made.cert.pem()).unwrap();
+        std::fs::write(config.tls_key.as_ref().unwrap(), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().clone()
+    }
+
+    fn carry(from: &mut Connection, to: &mut Connection) {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).unwrap();
+        }
+        let mut bytes = &bytes[..];
+        while !bytes.is_empty() {
+            to.read_tls(&mut bytes).unwrap();
+            to.process_new_packets().unwrap();
+        }
+    }
+
+    /// The server's side and the client's.
+    fn shake_hands(tls: &Tls, client: &Arc<ClientConfig>) -> (Connection, Connection) {
+        let server = ServerConnection::new(Arc::clone(tls.acceptor().config())).unwrap();
+        let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+        let client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let (mut server, mut client) = (Connection::from(server), Connection::from(client));
+        while server.is_handshaking() || client.is_handshaking() {
+            carry(&mut client, &mut server);
+            carry(&mut server, &mut client);
+        }
+        (server, client)
+    }
+
+    #[test]
+    fn another_certificate_is_for_those_who_come_later_and_drops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            tls_certificate: Some(folder.path().join("certificate")),
+            tls_key: Some(folder.path().join("key")),
+            ..Config::default()
+        };
+        let first = issue(&config);
+        let tls = Tls::open(&config).unwrap().unwrap();
+        let second = issue(&config);
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates([first.clone(), second.clone()]);
+        let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = Arc::new(client);
+        // What is in the files counts when it is read.
+        let (mut server, mut connected) = shake_hands(&tls, &client);
+        assert_eq!(connected.peer_certificates().unwrap(), [first]);
+
+        tls.reload(&config).unwrap();
+        // The client has a ticket of the first certificate, which is worth nothing now.
+        let (_, later) = shake_hands(&tls, &client);
+        assert_eq!(later.peer_certificates().unwrap(), std::slice::from_ref(&second));
+        assert_eq!(later.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        // One of the second is.
+        let (_, again) = shake_hands(&tls, &client);
+        assert_eq!(again.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+
+        // Who was connected goes on.
+        server.writer().write_all(b"still here").unwrap();
+        carry(&mut server, &mut connected);
+        let mut heard = [0; 10];
+        connected.reader().read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"still here");
+
+        // What cannot be read changes nothing.
+        std::fs::write(folder.path().join("key"), "").unwrap();
+        assert!(tls.reload(&config).unwrap_err().starts_with("tls_key: "));
+        assert!(tls.reload(&Config::default()).unwrap_err().starts_with("tls_certificate: "));
+        let (_, last) = shake_hands(&tls, &client);
+        assert_eq!(last.peer_certificates().unwrap(), [second]);
+    }
+}

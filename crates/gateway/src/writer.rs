@@ -127,9 +127,9 @@ impl Sink for Lent<'_> {
                 inline.write_all(std::iter::once(write), |_, written| refused(place, written));
             }
         });
-        self.counters.submissions.add(1);
-        if let Err(error) = submitted {
-            self.writer.give_up(&error, self.counters);
+        match submitted {
+            Ok(submitted) => self.counters.submissions.add(u64::from(submitted)),
+            Err(error) => self.writer.give_up(&error, self.counters),
         }
     }
 }

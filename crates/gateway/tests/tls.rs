@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -195,6 +196,34 @@ fn a_drain_says_goodbye_under_tls_and_ends_it_with_words() {
     assert!(stream.was_told_the_end(), "no close_notify");
     drop((peer, stream));
     assert!(secure.gateway.wait().success());
+}
+
+#[test]
+fn the_commands_publish_and_subscribe_under_tls() {
+    let secure = Secure::start(&[]);
+    let (url, ca) = (secure.gateway.url(""), secure.authority.ca());
+    let publish = |arguments: &[&str]| {
+        let output = fanfare().args(["publish", "a", "hello", "--url", &url]).args(arguments).output();
+        let output = output.expect("the program runs");
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(publish(&["--ca", &ca]), (true, String::new()));
+    let (done, error) = publish(&[]);
+    assert!(!done && error.contains("needs an authority"), "{error}");
+    let (done, error) = publish(&["--ca", &secure.authority.key()]);
+    assert!(!done && error.contains("not a certificate"), "{error}");
+
+    let mut subscriber = fanfare()
+        .args(["subscribe", "a", "--url", &url, "--ca", &ca])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut output = BufReader::new(subscriber.stdout.take().unwrap()).lines();
+    assert_eq!(output.next().unwrap().unwrap(), "hello");
+    secure.post("a", "2");
+    assert_eq!(output.next().unwrap().unwrap(), "2");
+    subscriber.kill().unwrap();
+    subscriber.wait().unwrap();
 }
 
 // === who does not read ===

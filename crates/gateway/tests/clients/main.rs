@@ -29,6 +29,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use script::Script;
 use support::Gateway;
 use support::config_file::ConfigFile;
+use support::tls::Authority;
 use tools::{Tool, Unusable};
 
 /// Whether the gateway has `/events`, `/poll`, patterns on `/ws` and `stale_after`.
@@ -83,6 +84,10 @@ fn stories() -> Vec<Trial> {
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
         told("fanfare_js::alone", &[Node], "node/fanfare_js_alone.mjs"),
         told("fanfare_js::in_node", &[Node], "node/fanfare_js_node.mjs"),
+        secured("websockets::one_topic_under_tls", &[Python], "python/websockets_topic.py"),
+        secured("websockets::many_topics_under_tls", &[Python], "python/websockets_native.py"),
+        secured("ws::raw_and_native_under_tls", &[Node], "node/ws.mjs"),
+        secured("curl::under_tls", &[Curl], "shell/curl.sh"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
         story("curl::reads_streams", &[Curl], streams::curl),
     ]
@@ -113,6 +118,20 @@ fn compressed(name: &'static str, tools: &'static [Tool], script: &'static str) 
     story(name, tools, move || {
         let config = ConfigFile::new("[[topics]]\nmatch = \"z.>\"\ndeflate = true\n");
         Script::of(&Gateway::start(&["--config", config.path()]), script, tools)?.run()
+    })
+}
+
+/// The same, about a gateway that speaks TLS. Each client trusts the authority that its own environment names.
+fn secured(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
+    story(name, tools, move || {
+        let authority = Authority::new();
+        let flags = authority.flags();
+        let gateway = Gateway::start(&flags.each_ref().map(String::as_str));
+        let mut told = Script::of(&gateway, script, tools)?.told_as("under-tls");
+        for variable in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"] {
+            told = told.with(variable, &authority.ca());
+        }
+        told.run()
     })
 }
 
