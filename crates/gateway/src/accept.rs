@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::connection::Permit;
 use crate::drain::Phase;
 use crate::limits::Limits;
+use crate::log::rate::Kind;
 use crate::routes::{self, Upgrade, UpgradeSlot};
 use crate::socket::Socket;
 use crate::tls::{self, Handshake};
@@ -72,7 +73,9 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             Err(error) => {
                 // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 worker.counters().accept_errors.add(1);
-                tracing::warn!(%error, "accepting pauses");
+                if let Some(suppressed) = worker.shared.may_log(Kind::Accept) {
+                    tracing::warn!(%error, suppressed, "accepting pauses");
+                }
                 sleep(worker.shared.config().limits.accept_pause).await;
             }
         }

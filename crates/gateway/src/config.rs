@@ -41,6 +41,8 @@ pub struct Config {
     pub tls_certificate: Option<PathBuf>,
     /// A PEM file: the certificate's private key.
     pub tls_key: Option<PathBuf>,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
@@ -57,6 +59,16 @@ pub enum WriterChoice {
     Ring,
     /// By a system call for each socket.
     Inline,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object per line.
+    Json,
 }
 
 /// What is wrong with a configuration: one line per error.
@@ -79,6 +91,7 @@ impl Default for Config {
             writer: WriterChoice::default(),
             tls_certificate: None,
             tls_key: None,
+            log_format: LogFormat::default(),
             limits: Limits::default(),
             topics: Vec::new(),
         }

@@ -129,6 +129,9 @@ limits! {
     admin_wait: Time = "5s", "How long an operator's request waits for the workers; then it is answered 503.";
     list_connections: Count = "1000", "Connections in one answer to an operator, whatever is asked for.";
 
+    log_lines: Count = "4096", "Lines that wait for the reader of the log; further ones are dropped. In force from the start.";
+    log_rate: Count = "50", "Lines a second of each kind that clients can cause; the next one says how many were suppressed.";
+
     drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";
     drain_window: Time = "30s", "Over which the closes of a drain are spread.";
     drain_timeout: Time = "60s", "From SIGTERM to the end of the process, whatever the peers do.";

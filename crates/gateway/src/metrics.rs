@@ -385,6 +385,16 @@ impl Page {
                 "Remembered idempotency keys.",
                 shared.idempotency.len() as f64,
             ),
+            counter(
+                "fanfare_log_dropped_total",
+                "Lines of the log that found no room, because nobody read it.",
+                crate::log::writer::dropped() as f64,
+            ),
+            counter(
+                "fanfare_log_suppressed_total",
+                "Lines of the log past what clients can cause in a second.",
+                shared.log_rate.suppressed() as f64,
+            ),
             gauge("fanfare_workers", "Workers.", shared.counters.len() as f64),
             gauge(
                 "fanfare_draining",

@@ -28,6 +28,7 @@ use crate::dispatch::{AllInboxes, Dispatch};
 use crate::drain::Phase;
 use crate::idempotency::IdempotencyStore;
 use crate::inbox::Inbox;
+use crate::log::rate::{Kind, LogRate, Suppressed};
 use crate::metrics::Counters;
 use crate::tls::Tls;
 use crate::worker::Worker;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
     /// Where the control plane asks workers, one for each.
     pub(crate) askers: Vec<Asker>,
+    /// Lines of the log that clients can cause.
+    pub(crate) log_rate: LogRate,
     /// An operator asks for the end.
     pub(crate) drain_asked: Notify,
     /// Where the process stands, for each worker its own: each request waits for it, and what waits takes a lock.
@@ -64,6 +67,11 @@ impl Shared {
     /// connection does not.
     pub(crate) fn config(&self) -> Guard<Arc<Config>> {
         self.config.load()
+    }
+
+    /// Whether a line that a client caused may be written.
+    pub(crate) fn may_log(&self, kind: Kind) -> Option<Suppressed> {
+        self.log_rate.permit(kind, self.config().limits.log_rate)
     }
 
     /// What waits in all outboxes, as of each worker's last step.
@@ -142,6 +150,7 @@ impl Server {
             connections: Alone::default(),
             inflight_body_bytes: Alone::default(),
             askers,
+            log_rate: LogRate::default(),
             drain_asked: Notify::new(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,

@@ -31,8 +31,10 @@ use crate::connection::{Connection, Connections, Permit};
 use crate::drain;
 use crate::inbox::{Handover, Inbox};
 use crate::liveness::{self, Liveness};
+use crate::log::rate::Kind;
 use crate::metrics::Counters;
 use crate::server::Shared;
+use crate::session::unix_ms;
 use crate::socket::Socket;
 use crate::subscribe;
 use crate::transport;
@@ -215,7 +217,13 @@ impl Worker {
         self.counters().disconnected(connection.format);
         self.counters().closes[reason.index()].add(1);
         let (client, address) = (client_name(self.index, connection.id), connection.client.address);
-        tracing::debug!(%client, %address, reason = reason.label(), "closed");
+        if !reason.is_fault() {
+            tracing::debug!(%client, %address, reason = reason.label(), "closed");
+        } else if let Some(suppressed) = self.shared.may_log(Kind::Closed) {
+            let (reason, code) = (reason.label(), reason.code(connection.format.plain() == FormatId::JSON).0);
+            let connected_ms = unix_ms().saturating_sub(connection.since_ms);
+            tracing::info!(%client, %address, reason, code, connected_ms, suppressed, "closed");
+        }
     }
 
     /// Takes back what a connection's task has left behind when it panicked: the others go on. A second panic in here ends

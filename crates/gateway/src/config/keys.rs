@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use fanfare_registry::ShardSet;
 use toml::Value;
 
-use super::{Config, WriterChoice};
+use super::{Config, LogFormat, WriterChoice};
 use crate::units;
 
 /// How a key is written.
@@ -102,6 +102,19 @@ pub const KEYS: &[Key] = &[
         help: "A PEM file with the certificate's private key, unencrypted",
         set: |config, text| {
             config.tls_key = Some(text.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "log_format",
+        kind: Kind::Text,
+        help: "How lines of the log look: text or json [default: text]",
+        set: |config, text| {
+            config.log_format = match text {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err(format!("{text:?} is neither text nor json")),
+            };
             Ok(())
         },
     },

@@ -115,6 +115,11 @@ impl DisconnectReason {
         }
     }
 
+    /// Whether something is wrong with the connection: the log says so.
+    pub(crate) fn is_fault(self) -> bool {
+        !matches!(self, Self::PeerClosed(_) | Self::PeerGone | Self::Draining | Self::Operator)
+    }
+
     /// Whether a native client is told in band, and when to come back: nothing is wrong with it.
     pub(crate) fn is_farewell(self) -> bool {
         matches!(self, Self::Draining | Self::Operator)

@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alerts;
 mod autobahn;
 mod browser;
 mod deployed;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn stories() -> Vec<Trial> {
-    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, OpenSsl, Python};
+    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, OpenSsl, Promtool, Python};
     // The longest come first.
     vec![
         story("autobahn::behaviour", &[Python], autobahn::behaviour),
@@ -68,6 +69,12 @@ fn stories() -> Vec<Trial> {
         told_by("nginx::says_who_is_calling", "nginx", &[Python, OpenSsl, Nginx]),
         told_by("envoy::says_who_is_calling", "envoy", &[Python, OpenSsl]),
         story("chromium::fanfare_js", &[Node, Chromium], fanfare_js),
+        story("prometheus::alerts_fire_when_they_should", &[Promtool], alerts::fire_when_they_should),
+        story(
+            "prometheus::the_dashboard_asks_in_its_words",
+            &[Promtool],
+            alerts::dashboard_queries_are_queries,
+        ),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),

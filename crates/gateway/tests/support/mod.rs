@@ -12,7 +12,7 @@ pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -27,9 +27,11 @@ pub struct Gateway {
     pub address: SocketAddr,
     /// The operators' address.
     pub admin: SocketAddr,
-    /// The command, its flags, and what is in its environment.
-    how: (String, Vec<String>, Vec<(String, String)>),
+    how: How,
 }
+
+/// The command, its flags, and what is in its environment.
+type How = (String, Vec<String>, Vec<(String, String)>);
 
 impl Gateway {
     /// Starts `fanfare serve` with two workers and `args` behind.
@@ -40,6 +42,15 @@ impl Gateway {
     /// Starts `fanfare serve` with variables in its environment, too.
     pub fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Self {
         Self::start_command("serve", args, environment)
+    }
+
+    /// Starts `fanfare serve`, which logs from `info` on, to where only the test may read.
+    pub fn start_logging(args: &[&str]) -> (Self, ChildStderr) {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let how = ("serve".to_owned(), args, vec![("FANFARE_LOG".to_owned(), "info".to_owned())]);
+        let mut gateway = Self::start_with_log("127.0.0.1:0", how, Stdio::piped());
+        let log = gateway.process.stderr.take().expect("its log is a pipe");
+        (gateway, log)
     }
 
     /// Starts `fanfare demo`.
@@ -53,13 +64,18 @@ impl Gateway {
         Self::start_on("127.0.0.1:0", (command.to_owned(), args, environment.collect()))
     }
 
-    fn start_on(listen: &str, how: (String, Vec<String>, Vec<(String, String)>)) -> Self {
+    fn start_on(listen: &str, how: How) -> Self {
+        Self::start_with_log(listen, how, Stdio::inherit())
+    }
+
+    fn start_with_log(listen: &str, how: How, log: Stdio) -> Self {
         let (command, args, environment) = &how;
         let mut process = fanfare()
             .args([command, "--listen", listen, "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(args)
             .envs(environment.iter().cloned())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the program starts");
         let mut output = BufReader::new(process.stdout.take().expect("its output is a pipe"));
