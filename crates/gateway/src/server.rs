@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Alone<AtomicUsize>,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
+    /// Answers to polls that are not written yet, for `Limits::inflight_poll_bytes`.
+    pub(crate) inflight_poll_bytes: Alone<AtomicUsize>,
     /// Where the control plane asks workers, one for each.
     pub(crate) askers: Vec<Asker>,
     /// An operator asks for the end.
@@ -141,6 +143,7 @@ impl Server {
             counters: (0..config.workers).map(|_| Counters::default()).collect(),
             connections: Alone::default(),
             inflight_body_bytes: Alone::default(),
+            inflight_poll_bytes: Alone::default(),
             askers,
             drain_asked: Notify::new(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
