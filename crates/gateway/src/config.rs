@@ -184,6 +184,9 @@ impl Config {
         if limits.body_bytes > limits.inflight_body_bytes {
             errors.push("limits.body_bytes: larger than limits.inflight_body_bytes".into());
         }
+        if limits.poll_bytes > limits.inflight_poll_bytes {
+            errors.push("limits.poll_bytes: larger than limits.inflight_poll_bytes".into());
+        }
         if limits.body_bytes > limits.inbox_bytes {
             errors.push(
                 "limits.body_bytes: larger than limits.inbox_bytes, which a full body could then never enter"

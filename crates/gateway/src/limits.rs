@@ -121,6 +121,8 @@ limits! {
 
     poll_wait: Time = "60s", "How long a poll may wait, whatever it asks for.";
     poll_messages: Count = "1000", "Messages in the answer to a poll, whatever it asks for.";
+    poll_bytes: Bytes = "4MiB", "Bytes of messages in the answer to a poll, if it has more than one; the next poll goes on there.";
+    inflight_poll_bytes: Bytes = "64MiB", "Answers to polls on their way, over all connections (503).";
     list_topics: Count = "1000", "Topics in one page of the list, whatever is asked for.";
 
     idempotency_keys: Count = "100000", "Remembered idempotency keys; the oldest is forgotten first.";

@@ -351,6 +351,11 @@ impl Page {
                 shared.inflight_body_bytes.load(Relaxed) as f64,
             ),
             gauge(
+                "fanfare_inflight_poll_bytes",
+                "Answers to polls that are not written yet.",
+                shared.inflight_poll_bytes.load(Relaxed) as f64,
+            ),
+            gauge(
                 "fanfare_topics",
                 "Topics with subscribers, or published to not long ago.",
                 shared.dispatch.registry.topics() as f64,

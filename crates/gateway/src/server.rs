@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Alone<AtomicUsize>,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
+    /// Answers to polls that are not written yet, for `Limits::inflight_poll_bytes`.
+    pub(crate) inflight_poll_bytes: Alone<AtomicUsize>,
     /// Where the control plane asks workers, one for each.
     pub(crate) askers: Vec<Asker>,
     /// Lines of the log that clients can cause.
@@ -149,6 +151,7 @@ impl Server {
             counters: (0..config.workers).map(|_| Counters::default()).collect(),
             connections: Alone::default(),
             inflight_body_bytes: Alone::default(),
+            inflight_poll_bytes: Alone::default(),
             askers,
             log_rate: LogRate::default(),
             drain_asked: Notify::new(),

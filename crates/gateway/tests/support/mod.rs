@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of it")]
 
+pub mod chaos;
 pub mod config_file;
 pub mod confined;
 pub mod metrics;
