@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Action::Serve(config) | Action::Demo { config, .. } => {
             Log::start(config.log_format, config.limits.log_lines)
         }
-        Action::Publish(_) | Action::Subscribe(_) => Log::start(LogFormat::Text, Limits::default().log_lines),
+        _ => Log::start(LogFormat::Text, Limits::default().log_lines),
     };
     let done = match action {
         Action::Serve(config) => serve(*config),

@@ -19,7 +19,7 @@ use crate::support::Gateway;
 use crate::tools::Tool;
 
 /// Whether deploy/ has its alerts and its dashboard.
-const OPERATED: bool = false;
+const OPERATED: bool = true;
 
 /// Whether the gateway has `trusted_proxies` and `proxy_protocol`, beside TLS.
 const PROXIED: bool = false;
