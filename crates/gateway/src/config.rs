@@ -299,6 +299,8 @@ mod tests {
         check("listen = 1", &["listen: \"1\" is not an address"]);
         check("workers = 0", &["workers: "]);
         check("workers = 1000", &["workers: at most 128"]);
+        check("log_format = \"xml\"", &["log_format: \"xml\" is neither text nor json"]);
+        check("log_format = true", &["log_format: neither a string"]);
         check("workers = [", &["TOML parse error"]);
         check("limits = 1", &["limits: not a table"]);
         check(

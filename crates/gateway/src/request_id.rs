@@ -4,34 +4,60 @@
 //! an error. Whoever publishes without one and is answered 200 pays one look into the header.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use hyper::Response;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response};
+
+use crate::error::{ApiError, Body};
+use crate::log::Shown;
+use crate::log::rate::Kind;
+use crate::worker::Worker;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The most bytes of a name.
 const BYTES_MAX: usize = 64;
 
-/// A well-formed name.
-pub(crate) struct RequestId(HeaderValue);
+/// Gives an answer its name, and a refusal its line. `given` is what the request's header had: a publish takes that away.
+pub(crate) fn name<B>(
+    worker: &Worker,
+    address: &IpAddr,
+    given: Option<RequestId>,
+    request: &Request<B>,
+    answer: Result<Response<Body>, ApiError>,
+) -> Response<Body> {
+    let (mut response, code) = match answer {
+        Ok(response) => (response, None),
+        Err(error) => (error.response(), Some(error.code.as_str())),
+    };
+    let (path, status) = (request.uri().path(), response.status());
+    // Probes have got what they asked for.
+    let refused = (status.is_client_error() || status.is_server_error()) && path != "/readyz";
+    let Some(id) = given.or_else(|| refused.then(RequestId::drawn)) else { return response };
+    if refused && let Some(suppressed) = worker.shared.may_log(Kind::Refused) {
+        let (path, method) = (Shown(path.as_bytes()), Shown(request.method().as_str().as_bytes()));
+        let status = status.as_u16();
+        tracing::info!(request = %id, %address, %method, %path, status, code, suppressed, "refused");
+    }
+    response.headers_mut().insert(NAME, *id.0);
+    response
+}
+
+/// A well-formed name. In a box: most requests have none, and their futures have room for it.
+pub(crate) struct RequestId(Box<HeaderValue>);
 
 impl RequestId {
     /// The sender's; if that cannot be one, another. `None` if there is none.
     pub(crate) fn given(headers: &HeaderMap) -> Option<Self> {
         let given = headers.get(NAME)?;
-        Some(if is_well_formed(given.as_bytes()) { Self(given.clone()) } else { Self::drawn() })
+        Some(if is_well_formed(given.as_bytes()) { Self(Box::new(given.clone())) } else { Self::drawn() })
     }
 
     /// Drawn by lot.
-    pub(crate) fn drawn() -> Self {
+    fn drawn() -> Self {
         let id = format!("{:016x}", fastrand::u64(..));
-        Self(HeaderValue::try_from(id).expect("hexadecimal digits are a value"))
-    }
-
-    /// Puts it into an answer.
-    pub(crate) fn name<B>(self, response: &mut Response<B>) {
-        response.headers_mut().insert(NAME, self.0);
+        Self(Box::new(HeaderValue::try_from(id).expect("hexadecimal digits are a value")))
     }
 }
 

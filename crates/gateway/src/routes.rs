@@ -18,12 +18,10 @@ use crate::error::{ApiError, Body, text};
 use crate::framing;
 use crate::handshake::{self, Accepted, NATIVE_JSON};
 use crate::javascript;
-use crate::log::Shown;
-use crate::log::rate::Kind;
 use crate::poll;
 use crate::publish;
 use crate::query::{Query, wanted};
-use crate::request_id::RequestId;
+use crate::request_id::{self, RequestId};
 use crate::session::Endpoint;
 use crate::topics;
 use crate::transport::http_stream;
@@ -69,12 +67,12 @@ pub(crate) async fn route(
     client: Client,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
+    let id = RequestId::given(request.headers());
     if let Err(refused) = framing::check(&request) {
-        return Ok(*refused);
+        return Ok(request_id::name(&worker, &client.address, id, &request, Ok(*refused)));
     }
     let path = request.uri().path().to_owned();
-    let (address, method) = (client.address, request.method().clone());
-    let id = RequestId::given(request.headers());
+    let address = client.address;
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
@@ -93,29 +91,7 @@ pub(crate) async fn route(
     if matches!(*upgrade.0.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
-    let refusal = match &answer {
-        Ok(answered) if is_refusal(&path, answered.status()) => Some((answered.status(), None)),
-        Ok(_) => None,
-        Err(error) => Some((error.status, Some(error.code.as_str()))),
-    };
-    let mut response = answer.unwrap_or_else(|error| error.response());
-    let id = id.or_else(|| refusal.map(|_| RequestId::drawn()));
-    if let (Some((status, code)), Some(id)) = (refusal, &id)
-        && let Some(suppressed) = worker.shared.may_log(Kind::Refused)
-    {
-        let (path, method) = (Shown(path.as_bytes()), Shown(method.as_str().as_bytes()));
-        let status = status.as_u16();
-        tracing::info!(request = %id, %address, %method, %path, status, code, suppressed, "refused");
-    }
-    if let Some(id) = id {
-        id.name(&mut response);
-    }
-    Ok(response)
-}
-
-/// Whether an answer is one of those that say no by themselves: a handshake's. Probes are told nothing.
-fn is_refusal(path: &str, status: StatusCode) -> bool {
-    (status.is_client_error() || status.is_server_error()) && path != "/readyz"
+    Ok(request_id::name(&worker, &address, id, &request, answer))
 }
 
 /// 200 while new connections are welcome.

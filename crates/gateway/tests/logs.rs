@@ -52,6 +52,21 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
 }
 
 #[test]
+fn a_full_disk_costs_lines_and_nothing_else() {
+    let full = std::fs::File::create("/dev/full").expect("Linux has it");
+    let mut gateway = Gateway::start_logging_to(full, &["--drain-grace", "1ms", "--drain-window", "1ms"]);
+    assert_eq!(request(gateway.address, "GET", "/nothing", &[], "").status, 404);
+    // One for the start, and one for the refusal.
+    until_metric(&gateway, "fanfare_log_dropped_total", |lines| lines >= 2.0);
+    let (mut peer, _) = Peer::subscribed(gateway.address, &["a"]);
+    assert_eq!(publish(gateway.address, "a", "text/plain", "x").status, 200);
+    assert_eq!(peer.json()["data"], "x");
+    gateway.signal("TERM");
+    assert_eq!(peer.close_code(), Some(4200));
+    assert!(gateway.wait().success());
+}
+
+#[test]
 fn a_refusal_is_one_line_without_anything_secret() {
     let (gateway, log) = Gateway::start_logging(&JSON);
     let secret = [

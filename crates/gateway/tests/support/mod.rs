@@ -47,11 +47,16 @@ impl Gateway {
 
     /// Starts `fanfare serve`, which logs from `info` on, to where only the test may read.
     pub fn start_logging(args: &[&str]) -> (Self, ChildStderr) {
-        let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let how = ("serve".to_owned(), args, vec![("FANFARE_LOG".to_owned(), "info".to_owned())]);
-        let mut gateway = Self::start_with_log("127.0.0.1:0", how, Stdio::piped());
+        let mut gateway = Self::start_logging_to(Stdio::piped(), args);
         let log = gateway.process.stderr.take().expect("its log is a pipe");
         (gateway, log)
+    }
+
+    /// The same, to somewhere else.
+    pub fn start_logging_to(log: impl Into<Stdio>, args: &[&str]) -> Self {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let how = ("serve".to_owned(), args, vec![("FANFARE_LOG".to_owned(), "info".to_owned())]);
+        Self::start_with_log("127.0.0.1:0", how, log.into())
     }
 
     /// Starts `fanfare demo`.
