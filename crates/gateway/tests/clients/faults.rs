@@ -12,11 +12,11 @@ use crate::story;
 use crate::support::Gateway;
 use crate::support::metrics::{closes, eventually, metric, open_files, until_metric};
 use crate::support::namespace::{drop_packets, in_a_network_of_its_own, pass, run};
-use crate::support::peer::{Peer, publish, request};
+use crate::support::peer::{Answer, HANDSHAKE, Peer, publish, request, request_text};
 use crate::tools::Tool;
 
 pub(crate) fn stories() -> Vec<Trial> {
-    use Tool::{Faketime, HaProxy, Nft, Nginx, Python};
+    use Tool::{Faketime, FiuRun, HaProxy, Nft, Nginx, Python};
     vec![
         smuggled_past("haproxy::lets_nothing_be_smuggled", "haproxy", &[Python, HaProxy]),
         smuggled_past("nginx::lets_nothing_be_smuggled", "nginx", &[Python, Nginx]),
@@ -25,6 +25,8 @@ pub(crate) fn stories() -> Vec<Trial> {
         story("network::lost_packets_lose_no_message", &[Nft], lost_packets),
         story("network::a_wall_that_goes_away_again_costs_nothing", &[Nft], a_wall_for_a_while),
         story("network::sockets_ended_from_outside_leave_nothing_behind", &[Nft], ended_from_outside),
+        story("network::packets_of_576_bytes_carry_everything", &[Nft], small_packets),
+        story("process::system_calls_that_fail_end_a_connection_at_most", &[FiuRun], failing_calls),
         story("clock::a_day_more_or_less_changes_nothing", &[Faketime], a_day_more_or_less),
     ]
 }
@@ -137,6 +139,72 @@ fn ended_from_outside() -> Result<(), Failed> {
         drop(neighbour);
         eventually(|| open_files(&gateway) <= files, "no file is left open");
     });
+    Ok(())
+}
+
+fn small_packets() -> Result<(), Failed> {
+    in_a_network_of_its_own(|| {
+        run("ip", &["link", "set", "lo", "mtu", "576"]);
+        let gateway = Gateway::start(&[]);
+        let mut peer = Peer::raw(gateway.address, "a");
+        for length in [1, 500, 600, 5_000, 65_536] {
+            let payload = "x".repeat(length);
+            assert_eq!(publish(gateway.address, "a", "text/plain", &payload).status, 200);
+            assert!(peer.text() == payload, "{length} bytes come as others");
+        }
+    });
+    Ok(())
+}
+
+/// Two in a hundred of the calls that accept, read and write sockets fail, each for some reason that it may have.
+fn failing_calls() -> Result<(), Failed> {
+    let libraries = "/usr/lib/fiu/fiu_run_preload.so /usr/lib/fiu/fiu_posix_preload.so";
+    if !libraries.split(' ').all(|library| Path::new(library).exists()) {
+        return Err("libfiu is not where Debian has it".into());
+    }
+    let environment =
+        [("LD_PRELOAD", libraries), ("FIU_ENABLE", "enable_random name=posix/io/net/*,probability=0.02")];
+    // The ring makes none of these calls.
+    let gateway = Gateway::start_in(&environment, &["--writer", "inline", "--header-timeout", "1s"]);
+    let ask = |address, request: &[u8]| -> Option<(Peer, Answer)> {
+        let mut peer = Peer::connect(address);
+        peer.try_send(request);
+        let answer = peer.try_answer()?;
+        Some((peer, answer))
+    };
+    let handshake = format!("GET /topics/a HTTP/1.1\r\n{HANDSHAKE}\r\n");
+    let post = request_text("POST", "/topics/a", &[("content-type", "text/plain")], "x");
+    let (mut subscribers, mut answers, mut failures) = (Vec::new(), 0, 0);
+    for round in 0..400 {
+        if round % 8 == 0 {
+            subscribers.extend(ask(gateway.address, handshake.as_bytes()));
+        }
+        match ask(gateway.address, &post) {
+            Some((_, answer)) => {
+                assert_eq!(answer.status, 200, "{answer:?}");
+                answers += 1;
+            }
+            None => failures += 1,
+        }
+    }
+    assert!(answers > 200 && failures > 0 && subscribers.len() > 20, "{answers} {failures}");
+    drop(subscribers);
+    // The page may fail as well; what it says in the end is that nobody is left, and that nothing panicked.
+    let page = || loop {
+        if let Some((_, answer)) = ask(gateway.admin, &request_text("GET", "/metrics", &[], "")) {
+            break answer.text().to_owned();
+        }
+    };
+    eventually(
+        || {
+            let page = page();
+            ["raw", "http"].iter().all(|transport| {
+                page.contains(&format!("\nfanfare_connections{{transport=\"{transport}\"}} 0\n"))
+            })
+        },
+        "nobody is left",
+    );
+    assert!(page().contains("\nfanfare_panics_total 0\n"));
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Python and its packages | `python3 -m venv`, `pip install` of python/requirements.txt | `target/clients/python` |
 //! | Node and its packages | `npm install` of [`NODE_PACKAGES`] | `target/clients/node` |
-//! | Chromium, curl, HAProxy, nginx, OpenSSL, promtool, systemd-analyze, nft, faketime | `apt-get install`, if they are missing, by root only | the system |
+//! | Chromium, curl, HAProxy, nginx, OpenSSL, promtool, systemd-analyze, nft, faketime, fiu-run | `apt-get install`, if they are missing, by root only | the system |
 //!
 //! Envoy and the linters of `deploy/` are among Python's packages.
 //!
@@ -52,6 +52,8 @@ pub(crate) enum Tool {
     Nft,
     /// Its library, too.
     Faketime,
+    /// Its libraries, too.
+    FiuRun,
     /// Which only root may use as the stories do.
     Unshare,
 }
@@ -87,6 +89,7 @@ impl Tool {
             Self::SystemdAnalyze => "systemd-analyze",
             Self::Nft => "nft",
             Self::Faketime => "faketime",
+            Self::FiuRun => "fiu-run",
             Self::Unshare => "unshare",
         }
     }
@@ -96,6 +99,7 @@ impl Tool {
         match self {
             Self::Promtool => "prometheus",
             Self::SystemdAnalyze => "systemd",
+            Self::FiuRun => "fiu-utils",
             Self::Nft => "nftables",
             Self::Unshare => "util-linux",
             _ => self.name(),
@@ -104,7 +108,7 @@ impl Tool {
 
     /// The program, installed if need be.
     pub(crate) fn path(self) -> Result<&'static Path, Unusable> {
-        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 12] = [const { OnceLock::new() }; 12];
+        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 13] = [const { OnceLock::new() }; 13];
         let path = PATHS[self as usize].get_or_init(|| match self {
             Self::Python => python(),
             Self::Node => node(),
