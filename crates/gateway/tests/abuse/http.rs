@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::support::Gateway;
-use crate::support::metrics::{metric, resident_bytes, until_metric};
+use crate::support::metrics::{eventually, metric, metrics, open_files, resident_bytes, until_metric};
 use crate::support::peer::{HANDSHAKE, Peer, TEXT, masked, publish, request, request_text};
+use crate::support::stream::{EVENTS, LINES, Stream};
 use crate::witnesses::Witnesses;
 
 #[test]
@@ -206,4 +207,128 @@ fn a_line_feed_alone_ends_a_line() {
     let mut peer = Peer::connect(gateway.address);
     peer.send("GET /healthz HTTP/1.1\nhost: x\na: b\n\nGET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
     assert_eq!((peer.answer().status, peer.answer().status), (200, 200));
+}
+
+#[test]
+fn a_stream_is_a_stream_whatever_else_is_asked_of_it() {
+    let gateway = Gateway::start(&[]);
+    publish(gateway.address, "a", "text/plain", "whole");
+    let odd = [
+        ("range", "bytes=0-1"),
+        ("if-none-match", "*"),
+        ("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT"),
+        ("if-range", "\"x\""),
+        ("accept-encoding", "gzip, br"),
+        ("te", "trailers, deflate"),
+        ("connection", "keep-alive"),
+    ];
+    for accept in [EVENTS, LINES] {
+        let stream = Stream::open(gateway.address, "/topics/a", &[&odd[..], &[accept]].concat());
+        for (name, value) in [
+            ("content-encoding", None),
+            ("content-range", None),
+            ("cache-control", Some("no-cache, no-transform")),
+        ] {
+            assert_eq!(stream.head.header(name), value, "{accept:?}: {:?}", stream.head);
+        }
+        // HEAD is asked of the value, not of a stream that would not end.
+        let mut peer = Peer::connect(gateway.address);
+        let head = peer.request("HEAD", "/topics/a", &[accept], "");
+        assert_eq!((head.status, head.header("transfer-encoding")), (200, None), "{head:?}");
+        assert_eq!(peer.request("HEAD", "/events?topic=a", &[], "").status, 405);
+        assert_eq!(peer.request("GET", "/healthz", &[], "").status, 200, "the connection goes on");
+    }
+    let part = request(gateway.address, "GET", "/topics/a", &[("range", "bytes=0-1")], "");
+    assert_eq!((part.status, part.text()), (200, "whole"));
+}
+
+#[test]
+fn a_scan_finds_nothing_and_makes_no_metric() {
+    let gateway = Gateway::start(&[]);
+    let mut witnesses = Witnesses::new(&gateway);
+    let names = || metrics(&gateway).into_keys().collect::<Vec<_>>();
+    let before = names();
+    let long = format!("/{}", "x".repeat(4000));
+    let paths = [
+        "/",
+        "/metrics",
+        "/admin",
+        "/debug/pprof/",
+        "/.env",
+        "/.git/config",
+        "/../../etc/passwd",
+        "//healthz",
+        "/healthz/",
+        "/HEALTHZ",
+        "/healthz%00",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/topics/../metrics",
+        "/topics/a/b/c",
+        "/topics//",
+        "/topics/%ff",
+        "/topics/a%0d%0ax:%20y",
+        "/ws/",
+        "/events/",
+        "/publish/",
+        "/connections",
+        "/drain",
+        "/wp-login.php",
+        "/?x",
+        "/;",
+        "/*",
+        &long,
+    ];
+    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "X-MADE-UP"];
+    for path in paths {
+        for method in methods {
+            let headers = [("host", "fanfare"), ("x-evil", "\"}\\"), ("user-agent", "() { :; }; /bin/false")];
+            let mut peer = Peer::connect(gateway.address);
+            let mut text = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
+            for (name, value) in headers {
+                text.extend(format!("{name}: {value}\r\n").into_bytes());
+            }
+            text.extend(b"connection: close\r\ncontent-length: 0\r\n\r\n");
+            peer.send(text);
+            let statuses = peer.statuses(usize::MAX);
+            assert!(matches!(statuses[..], [400 | 404 | 405]), "{method} {path}: {statuses:?}");
+        }
+        witnesses.are_served(path);
+    }
+    assert_eq!(names(), before, "a client has made a metric");
+}
+
+/// `count` connections come, say nothing or a little, and go.
+fn silent_visitors_leave_nothing_behind(count: usize) {
+    let gateway = Gateway::start(&[]);
+    let mut witnesses = Witnesses::new(&gateway);
+    let visit = |count: usize| {
+        for number in 0..count {
+            let mut peer = Peer::connect(gateway.address);
+            if number % 2 == 0 {
+                peer.try_send("GET /topics");
+            }
+            if number % 3 == 0 {
+                socket2::SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+        until_metric(&gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 0.0);
+    };
+    visit(count / 4);
+    let (memory, files) = (resident_bytes(&gateway), open_files(&gateway));
+    visit(count);
+    witnesses.are_served("silent visitors");
+    eventually(|| open_files(&gateway) <= files, "no file is left open");
+    eventually(|| resident_bytes(&gateway) < memory + (8 << 20), "the memory comes back");
+    assert!(metric(&gateway, "fanfare_accepted_total") >= count as f64);
+}
+
+#[test]
+fn thousands_of_silent_visitors_leave_nothing_behind() {
+    silent_visitors_leave_nothing_behind(2_000);
+}
+
+#[test]
+#[ignore = "on demand: make abuse"]
+fn a_hundred_thousand_silent_visitors_leave_nothing_behind() {
+    silent_visitors_leave_nothing_behind(100_000);
 }

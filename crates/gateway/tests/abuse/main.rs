@@ -8,6 +8,7 @@
 mod support;
 
 mod http;
+mod json;
 mod network;
 mod process;
 mod resources;

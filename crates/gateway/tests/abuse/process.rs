@@ -117,3 +117,21 @@ fn a_gateway_that_is_short_of_processor_time_serves_all_the_same() {
     eventually(|| metric(&gateway, "fanfare_inbox_messages") == 0.0, "nothing is left under way");
     assert_eq!(closes(&gateway, "slow_consumer") + closes(&gateway, "no_pong"), 0.0);
 }
+
+#[test]
+fn a_gateway_serves_where_there_is_no_other_address_than_ipv6() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return eprintln!("not tried, there is no IPv6 here");
+    }
+    let flags = ["serve", "--listen", "[::1]:0", "--admin", "[::1]:0", "--drain-grace", "1ms"];
+    let mut process = fanfare().args(flags).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split(" on ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    let address = address.parse().unwrap_or_else(|error| panic!("{error}: {line}"));
+    let (mut peer, _) = Peer::subscribed(address, &["a"]);
+    publish(address, "a", "text/plain", "x");
+    assert_eq!(peer.json()["data"], "x");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}

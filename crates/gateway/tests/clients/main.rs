@@ -17,6 +17,7 @@ mod autobahn;
 mod browser;
 mod deployed;
 mod events;
+mod faults;
 mod fronts;
 mod script;
 mod stage;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     let mut all = stories();
     all.extend(deployed::stories());
+    all.extend(faults::stories());
     if EVENTS {
         all.extend(stories_of_many_topics());
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Python and its packages | `python3 -m venv`, `pip install` of python/requirements.txt | `target/clients/python` |
 //! | Node and its packages | `npm install` of [`NODE_PACKAGES`] | `target/clients/node` |
-//! | Chromium, curl, HAProxy, nginx, OpenSSL, promtool, systemd-analyze | `apt-get install`, if they are missing, by root only | the system |
+//! | Chromium, curl, HAProxy, nginx, OpenSSL, promtool, systemd-analyze, nft, faketime, fiu-run | `apt-get install`, if they are missing, by root only | the system |
 //!
 //! Envoy and the linters of `deploy/` are among Python's packages.
 //!
@@ -48,6 +48,12 @@ pub(crate) enum Tool {
     OpenSsl,
     Promtool,
     SystemdAnalyze,
+    /// For a network of a story's own.
+    Nft,
+    /// Its library, too.
+    Faketime,
+    /// Its libraries, too.
+    FiuRun,
     /// Which only root may use as the stories do.
     Unshare,
 }
@@ -81,6 +87,9 @@ impl Tool {
             Self::OpenSsl => "openssl",
             Self::Promtool => "promtool",
             Self::SystemdAnalyze => "systemd-analyze",
+            Self::Nft => "nft",
+            Self::Faketime => "faketime",
+            Self::FiuRun => "fiu-run",
             Self::Unshare => "unshare",
         }
     }
@@ -90,6 +99,8 @@ impl Tool {
         match self {
             Self::Promtool => "prometheus",
             Self::SystemdAnalyze => "systemd",
+            Self::FiuRun => "fiu-utils",
+            Self::Nft => "nftables",
             Self::Unshare => "util-linux",
             _ => self.name(),
         }
@@ -97,10 +108,11 @@ impl Tool {
 
     /// The program, installed if need be.
     pub(crate) fn path(self) -> Result<&'static Path, Unusable> {
-        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 10] = [const { OnceLock::new() }; 10];
+        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 13] = [const { OnceLock::new() }; 13];
         let path = PATHS[self as usize].get_or_init(|| match self {
             Self::Python => python(),
             Self::Node => node(),
+            Self::Nft if !is_root() => Err(no_installer("only root can have a network of its own")),
             Self::Unshare if !is_root() => Err(no_installer("only root can have a file system of its own")),
             _ => debian(self.name(), self.package()),
         });

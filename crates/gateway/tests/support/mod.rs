@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod config_file;
 pub mod confined;
 pub mod metrics;
+pub mod namespace;
 pub mod peer;
 pub mod stream;
 pub mod tls;
