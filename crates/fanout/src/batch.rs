@@ -105,13 +105,11 @@ impl Batch {
             }
         };
         let mut end = mark.len() as u32;
-        let marks = messages
-            .iter()
-            .map(|message| {
-                end += message.frame(format).len() as u32;
-                Mark { end, offset: message.offset() }
-            })
-            .collect();
+        let mut marks = SmallVec::with_capacity(messages.len());
+        for message in messages {
+            end += message.frame(format).len() as u32;
+            marks.push(Mark { end, offset: message.offset() });
+        }
         Self { topic: first.topic().clone(), epoch: first.epoch(), key: None, at: None, bytes, marks }
     }
 

@@ -44,7 +44,7 @@ pub(crate) type Newest = OnceCell<Vec<Rc<Batch>>>;
 impl<'a> Offer<'a> {
     /// What a pass has of one topic, all of it.
     pub(crate) fn new(group: &'a Group, format: FormatId, policy: SlowPolicy) -> Self {
-        let frames = &group.frames[format.index()];
+        let frames = group.frames(format);
         Self {
             batches: &frames.batches,
             newest: &frames.newest,
