@@ -1,7 +1,8 @@
 //! The listeners, and what happens between `accept` and a request.
 
+use std::future::poll_fn;
 use std::io::{Error, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -18,7 +19,10 @@ use crate::client::Client;
 use crate::connection::Permit;
 use crate::drain::Phase;
 use crate::limits::Limits;
+use crate::log::rate::Kind;
 use crate::routes::{self, Upgrade, UpgradeSlot};
+use crate::socket::Socket;
+use crate::tls::{self, Handshake};
 use crate::transport::{http_stream, websocket};
 use crate::worker::Worker;
 
@@ -31,7 +35,7 @@ pub(crate) fn listen(
     limits: &Limits,
     shared: bool,
 ) -> Result<std::net::TcpListener, Error> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // One listener per worker on one port: the kernel spreads connections by a hash of their addresses.
     socket.set_reuse_port(shared)?;
@@ -60,7 +64,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             Ok((stream, peer)) => {
                 worker.counters().accepted.add(1);
                 match Permit::take(&worker) {
-                    Some(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, peer, permit))),
+                    Some(permit) => begin(&worker, stream, peer, permit),
                     None => refuse(&worker, &stream),
                 }
             }
@@ -69,32 +73,57 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             Err(error) => {
                 // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 worker.counters().accept_errors.add(1);
-                tracing::warn!(%error, "accepting pauses");
+                if let Some(suppressed) = worker.shared.may_log(Kind::Accept) {
+                    tracing::warn!(%error, suppressed, "accepting pauses");
+                }
                 sleep(worker.shared.config().limits.accept_pause).await;
             }
         }
     }
 }
 
-/// Tells a connection past the bound to come back later. What its socket does not take at once, it does not get.
+/// Gives a connection its task.
+fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let worker = Rc::clone(worker);
+    // A task of its own each, so that nothing of a handshake stays in memory.
+    drop(match &worker.shared.tls {
+        None => spawn_local(serve(worker, Socket::Plain(stream), peer, permit)),
+        Some(_) => spawn_local(secure(worker, stream, peer, permit)),
+    });
+}
+
+/// Tells a connection past the bound to come back later. What its socket does not take at once, it does not get; and who
+/// expects a handshake gets nothing.
 fn refuse(worker: &Worker, stream: &TcpStream) {
     worker.counters().refused_connections.add(1);
+    if worker.shared.tls.is_some() {
+        return;
+    }
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: {}\r\n\r\n",
         fastrand::u8(1..=5)
     );
-    write_now(stream, answer.as_bytes());
+    let _ = SockRef::from(stream).send(answer.as_bytes());
 }
 
-/// Writes an answer before the connection is dropped, if its socket has room.
-fn write_now(stream: &TcpStream, answer: &[u8]) {
-    let _ = std::io::Write::write(&mut &*SockRef::from(stream), answer);
+/// Shakes hands, and serves who did.
+async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let mut phase = worker.shared.phase(worker.index);
+    let shaken = tokio::select! {
+        biased;
+        shaken = tls::shake_hands(&worker, stream) => shaken,
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => Err(Handshake::Gone),
+    };
+    let result = shaken.as_ref().err().copied().unwrap_or(Handshake::Done);
+    worker.counters().tls_handshakes[result.index()].add(1);
+    if let Ok(socket) = shaken {
+        drop(spawn_local(serve(Rc::clone(&worker), socket, peer, permit)));
+    }
 }
 
 /// Serves requests on a connection until it ends or becomes a subscriber.
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let requests = &worker.counters().http_connections;
-    requests.add(1);
+async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit: Permit) {
+    let _counted = Counted::new(&worker);
     let config = worker.shared.config();
     let limits = &config.limits;
     let upgrade = Rc::new(UpgradeSlot::default());
@@ -110,7 +139,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_bytes)
         .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut phase = worker.shared.phase(worker.index);
     let mut draining = false;
     let served = tokio::select! {
@@ -124,35 +153,53 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
         }
     };
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
+    let socket = parts.io.into_inner();
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
         (Ok(()), Some(Upgrade::WebSocket(endpoint, format, client))) => {
             let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
-            drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, client, permit)));
+            drop(spawn_local(websocket::open(worker, socket, read_ahead, endpoint, format, client, permit)));
         }
         (Err(_), Some(Upgrade::Stream(request))) => {
-            drop(spawn_local(http_stream::open(Rc::clone(&worker), stream, request, permit)));
+            drop(spawn_local(http_stream::open(Rc::clone(&worker), socket, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
-            write_now(
-                &stream,
-                b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-            );
+            socket
+                .write_now(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         }
         (Ok(()), None) if !draining => tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-            _ = timeout(limits.close_timeout, linger(&worker, &stream)) => {}
+            _ = timeout(limits.close_timeout, linger(&worker, &socket)) => {}
         },
         _ => {}
     }
-    requests.subtract(1);
+}
+
+/// A connection that carries requests, in the gauge of those. Its task may end in a panic.
+struct Counted(Rc<Worker>);
+
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.counters().http_connections.add(1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters().http_connections.subtract(1);
+        if std::thread::panicking() {
+            self.0.counters().panics.add(1);
+        }
+    }
 }
 
 /// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,
 /// the connection would be reset, and the peer might never see the answer that says why.
-async fn linger(worker: &Worker, stream: &TcpStream) {
-    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+async fn linger(worker: &Worker, socket: &Socket) {
+    poll_fn(|context| socket.poll_shutdown(context)).await;
+    // Below TLS: nobody decrypts what is thrown away.
+    let stream = socket.tcp();
     while stream.readable().await.is_ok() {
         match stream.try_read(&mut worker.scratch.borrow_mut()) {
             Ok(0) => return,

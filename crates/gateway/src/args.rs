@@ -1,5 +1,6 @@
 //! The command line: subcommands, and a flag and environment variable for each key of the configuration.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -37,6 +38,8 @@ pub enum Action {
         /// Make a key, instead of reading one.
         random: bool,
     },
+    /// `fanfare healthcheck`, of the gateway with this operators' address.
+    Healthcheck(SocketAddr),
 }
 
 /// The whole command line.
@@ -49,6 +52,7 @@ pub fn command() -> Command {
         .subcommand(publish())
         .subcommand(subscribe())
         .subcommand(hash_key())
+        .subcommand(healthcheck())
         .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
         .subcommand(
             with_config(
@@ -88,6 +92,7 @@ fn publish() -> Command {
         )
         .arg(url())
         .args(credential())
+        .arg(ca())
         .arg(Arg::new("content-type").long("content-type").value_name("TYPE").help(
             "What the messages are, such as application/json [default: text if it is UTF-8, else binary]",
         ))
@@ -105,6 +110,7 @@ fn subscribe() -> Command {
         )
         .arg(url())
         .args(credential())
+        .arg(ca())
         .arg(
             Arg::new("from")
                 .long("from")
@@ -127,6 +133,29 @@ fn hash_key() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Make a key; it goes to standard output, too, above its hash"),
         )
+}
+
+fn healthcheck() -> Command {
+    Command::new("healthcheck")
+        .about("Ask the gateway of this host whether it is alive: exit code 0 or 1")
+        .arg(
+            Arg::new("admin")
+                .long("admin")
+                .env("FANFARE_ADMIN")
+                .value_name("ADDRESS")
+                .help("Its operators' address")
+                .value_parser(value_parser!(SocketAddr))
+                .default_value("127.0.0.1:9090"),
+        )
+}
+
+fn ca() -> Arg {
+    Arg::new("ca")
+        .long("ca")
+        .env("FANFARE_CA")
+        .value_name("PATH")
+        .help("A PEM file with the authorities that may vouch for the gateway, for an https URL")
+        .value_parser(value_parser!(PathBuf))
 }
 
 fn url() -> Arg {
@@ -178,6 +207,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         Some(("publish", matches)) => Ok(Action::Publish(Publish {
             url: text(matches, "url").unwrap_or_default(),
             credential: credential_of(matches),
+            ca: matches.get_one("ca").cloned(),
             topic: text(matches, "topic").unwrap_or_default(),
             input: match (text(matches, "message"), matches.get_one::<PathBuf>("file")) {
                 (Some(message), _) => Input::Message(message),
@@ -189,6 +219,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         Some(("subscribe", matches)) => Ok(Action::Subscribe(Subscribe {
             url: text(matches, "url").unwrap_or_default(),
             credential: credential_of(matches),
+            ca: matches.get_one("ca").cloned(),
             topics: matches.get_many("topics").map(|topics| topics.cloned().collect()).unwrap_or_default(),
             start: match text(matches, "from").as_deref() {
                 Some("live") => Start::Live,
@@ -198,6 +229,10 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
             json: matches.get_flag("json"),
         })),
         Some(("hash-key", matches)) => Ok(Action::HashKey { random: matches.get_flag("random") }),
+        Some(("healthcheck", matches)) => {
+            let admin = matches.get_one::<SocketAddr>("admin").copied();
+            Ok(Action::Healthcheck(admin.expect("it has a default")))
+        }
         Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
         None => Err(ConfigError(vec!["a subcommand is missing".into()])),
     }

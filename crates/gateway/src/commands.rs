@@ -1,14 +1,15 @@
-//! `fanfare publish` and `fanfare subscribe`: the two journeys from a shell; and `fanfare hash-key`.
+//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell; `fanfare healthcheck` and `fanfare hash-key`.
 //!
-//! The first two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
+//! The two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
 
 pub mod hash_key;
+pub mod healthcheck;
 pub mod publish;
 pub mod subscribe;
 
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fanfare_client::Client;
@@ -35,9 +36,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The gateway at `url`, for somebody with this credential.
-fn client(url: &str, credential: &Credential) -> anyhow::Result<Client> {
-    let client = Client::new(url).context("--url")?;
+/// The gateway at `url`, for somebody with this credential; for `https`, also the file with who may vouch for it.
+fn client(url: &str, ca: Option<&Path>, credential: &Credential) -> anyhow::Result<Client> {
+    let client = match ca {
+        Some(path) => {
+            let authorities = std::fs::read(path).with_context(|| format!("--ca {}", path.display()))?;
+            Client::secure(url, &authorities).context("--url and --ca")?
+        }
+        None => Client::new(url).context("--url")?,
+    };
     match credential {
         Credential::None => Ok(client),
         Credential::Token(Secret(token)) => client.with_token(token).context("--token"),

@@ -15,6 +15,7 @@ use fanfare_registry::ShardSet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
+use crate::tls;
 use crate::writer;
 pub use auth::{ApiKeyRule, AuthRules, Scope, TokenKeyRule};
 use auth::{api_key, scope, token_key};
@@ -33,10 +34,18 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address for operators: metrics, health.
     pub admin: SocketAddr,
+    /// A name of that address, besides IP addresses and `localhost`: a request for another one is a stranger's.
+    pub admin_host: Option<String>,
     /// How many workers; each is a thread with its own listener, runtime and shard.
     pub workers: usize,
     /// How passes are written to sockets.
     pub writer: WriterChoice,
+    /// A PEM file: the certificate of the public address, and its chain. With it the address speaks TLS only.
+    pub tls_certificate: Option<PathBuf>,
+    /// A PEM file: the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
@@ -61,6 +70,16 @@ pub enum WriterChoice {
     Inline,
 }
 
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object per line.
+    Json,
+}
+
 /// What is wrong with a configuration: one line per error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
@@ -76,8 +95,12 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_host: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
             writer: WriterChoice::default(),
+            tls_certificate: None,
+            tls_key: None,
+            log_format: LogFormat::default(),
             limits: Limits::default(),
             topics: Vec::new(),
             auth: AuthRules::default(),
@@ -191,6 +214,9 @@ impl Config {
         if limits.body_bytes > limits.inflight_body_bytes {
             errors.push("limits.body_bytes: larger than limits.inflight_body_bytes".into());
         }
+        if limits.poll_bytes > limits.inflight_poll_bytes {
+            errors.push("limits.poll_bytes: larger than limits.inflight_poll_bytes".into());
+        }
         if limits.body_bytes > limits.inbox_bytes {
             errors.push(
                 "limits.body_bytes: larger than limits.inbox_bytes, which a full body could then never enter"
@@ -208,6 +234,9 @@ impl Config {
         }
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
+        }
+        if let Err(error) = tls::check(self) {
+            errors.push(error);
         }
         self.auth.check(errors);
         if !self.auth.are_given() && !self.insecure && !self.listen.ip().to_canonical().is_loopback() {
@@ -309,6 +338,8 @@ mod tests {
         check("listen = 1", &["listen: \"1\" is not an address"]);
         check("workers = 0", &["workers: "]);
         check("workers = 1000", &["workers: at most 128"]);
+        check("log_format = \"xml\"", &["log_format: \"xml\" is neither text nor json"]);
+        check("log_format = true", &["log_format: neither a string"]);
         check("workers = [", &["TOML parse error"]);
         check("limits = 1", &["limits: not a table"]);
         check(

@@ -22,12 +22,13 @@
 //! | `session::Session`, the read half | its local task |
 //! | the write half | the worker's `writer` |
 //!
-//! Who may is `auth`; leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+//! Who may is `auth`. What operators look at and do is `admin`, which asks workers through `ask`. Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
 
 mod accept;
 mod admin;
 mod alone;
 pub mod args;
+mod ask;
 mod auth;
 mod body;
 mod client;
@@ -38,20 +39,25 @@ pub mod demo;
 mod dispatch;
 mod drain;
 mod error;
+mod framing;
 mod handshake;
 mod idempotency;
 mod inbox;
 mod javascript;
 pub mod limits;
 mod liveness;
+pub mod log;
 mod metrics;
 mod poll;
 mod publish;
 mod query;
+mod request_id;
 mod routes;
 pub mod server;
 mod session;
+mod socket;
 mod subscribe;
+mod tls;
 mod topics;
 mod transport;
 mod units;

@@ -19,11 +19,13 @@ use crate::auth::origins::Readers;
 use crate::client::Client;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
+use crate::framing;
 use crate::handshake::{self, Accepted, NATIVE_JSON};
 use crate::javascript;
 use crate::poll;
 use crate::publish;
 use crate::query::{Query, wanted};
+use crate::request_id::{self, RequestId};
 use crate::session::Endpoint;
 use crate::topics;
 use crate::transport::http_stream;
@@ -61,75 +63,85 @@ impl UpgradeSlot {
 pub(crate) struct Taken;
 
 /// Answers one request. What goes wrong is an answer, too.
+///
+/// hyper moves this future: what is seldom or waits for long is boxed, so that a publish is small.
 pub(crate) async fn route(
     worker: Rc<Worker>,
     upgrade: Rc<UpgradeSlot>,
     client: Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
-    let path = request.uri().path().to_owned();
-    // What everybody may have.
-    let answer = match path.as_str() {
-        "/ws" | "/events" | "/poll" | "/topics" | "/publish" => None,
-        path if path.starts_with("/topics/") => None,
-        "/healthz" => Some(get_only(&request).map(|()| text(StatusCode::OK, "ok\n"))),
-        "/readyz" => Some(get_only(&request).map(|()| readiness(worker.shared.is_draining()))),
-        "/fanfare.js" => Some(get_only(&request).map(|()| javascript::module(&request))),
-        path => Some(demo(&worker, path)),
-    };
-    if let Some(answer) = answer {
-        return Ok(answer.unwrap_or_else(|error| error.response()));
+    let id = RequestId::given(request.headers());
+    if let Err(refused) = framing::check(&request) {
+        return Ok(request_id::name(&worker, &client.address, id, &request, Ok(*refused)));
     }
-    let readers = worker.shared.auth().origins.check(&request);
-    let readers = match readers {
-        Ok(readers) => readers,
-        Err(failure) => return Ok(refused(&worker, &request, &auth::refuse(&worker, failure))),
-    };
-    let mut response = match worker.shared.auth().origins.preflight(&request) {
-        Some(response) => response,
-        None => match auth::admit(&worker, &client, &request) {
-            Ok(()) => protocol(&worker, &upgrade, &path, client, &readers, request).await,
-            Err(failure) => refused(&worker, &request, &auth::refuse(&worker, failure)),
-        },
+    let path = request.uri().path().to_owned();
+    let address = client.address;
+    let (readers, answer) = match path.as_str() {
+        "/healthz" => (None, get_only(&request).map(|()| text(StatusCode::OK, "ok\n"))),
+        "/readyz" => (None, get_only(&request).map(|()| readiness(worker.shared.is_draining()))),
+        "/fanfare.js" => (None, get_only(&request).map(|()| javascript::module(&request))),
+        path if is_for_some(path) => {
+            let (readers, answer) = protocol(&worker, &upgrade, path, client, &mut request).await;
+            (Some(readers), answer)
+        }
+        path => (None, demo(&worker, path)),
     };
     if matches!(*upgrade.0.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
-    readers.mark(&mut response);
+    let mut response = request_id::name(&worker, &address, id, &request, answer);
+    if let Some(readers) = readers {
+        readers.mark(&mut response);
+    }
     Ok(response)
 }
 
-/// What is for those who may.
+/// Whether a path is for those who may, and not for everybody.
+fn is_for_some(path: &str) -> bool {
+    matches!(path, "/ws" | "/events" | "/poll" | "/topics" | "/publish") || path.starts_with("/topics/")
+}
+
+/// Answers those who may, and says which pages may read that.
 async fn protocol(
     worker: &Rc<Worker>,
     upgrade: &UpgradeSlot,
     path: &str,
     client: Client,
-    readers: &Readers,
-    request: Request<Incoming>,
-) -> Response<Body> {
+    request: &mut Request<Incoming>,
+) -> (Readers, Result<Response<Body>, ApiError>) {
+    let readers = match worker.shared.auth().origins.check(request) {
+        Ok(readers) => readers,
+        Err(failure) => return (Readers::None, refused(worker, request, auth::refuse(worker, failure))),
+    };
+    if let Some(response) = worker.shared.auth().origins.preflight(request) {
+        return (readers, Ok(response));
+    }
+    if let Err(failure) = auth::admit(worker, &client, request) {
+        return (readers, refused(worker, request, auth::refuse(worker, failure)));
+    }
     let answer = match path {
         "/ws" => native(worker, upgrade, client, request),
-        "/events" => events(worker, upgrade, client, readers, &request),
-        "/poll" => poll::poll(worker, &client, &request).await,
-        "/topics" => get_only(&request).and_then(|()| topics::list(worker, &client, &request)),
+        "/events" => events(worker, upgrade, client, &readers, request),
+        "/poll" => Box::pin(poll::poll(worker, &client, request)).await,
+        "/topics" => get_only(request).and_then(|()| topics::list(worker, &client, request)),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
-        "/publish" => counted(worker, publish::many(worker, &client, request)).await,
+        "/publish" => Box::pin(counted(worker, publish::many(worker, &client, request))).await,
         path => {
             let topic = path.strip_prefix("/topics/").unwrap_or(path);
-            self::topic(worker, upgrade, client, readers, topic, request).await
+            self::topic(worker, upgrade, client, &readers, topic, request).await
         }
     };
-    answer.unwrap_or_else(|error| error.response())
+    (readers, answer)
 }
 
 /// The answer to who may not. A handshake is one that was refused.
-fn refused<B>(worker: &Worker, request: &Request<B>, error: &ApiError) -> Response<Body> {
-    if handshake::is_upgrade(request) {
-        worker.counters().refused_handshakes.add(1);
-        return handshake::Refused::from(error.clone()).response();
+fn refused<B>(worker: &Worker, request: &Request<B>, error: ApiError) -> Result<Response<Body>, ApiError> {
+    if !handshake::is_upgrade(request) {
+        return Err(error);
     }
-    error.response()
+    worker.counters().refused_handshakes.add(1);
+    Ok(handshake::Refused::from(error).response())
 }
 
 /// 200 while new connections are welcome.
@@ -148,24 +160,27 @@ async fn topic(
     client: Client,
     readers: &Readers,
     name: &str,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     // A slash is in no topic's name.
     let (name, info) = name.strip_suffix("/info").map_or((name, false), |name| (name, true));
-    let name = percent_decode_str(name).decode_utf8();
+    let name = match name.contains('%') {
+        true => percent_decode_str(name).decode_utf8(),
+        false => Ok(name.into()),
+    };
     let name = name.map_err(|_| ApiError::from(fanfare_wire::TopicError::Character))?;
     if info {
-        get_only(&request)?;
+        get_only(request)?;
         let topic = Topic::new(&name)?;
         client.check_subscribe(&Name::Topic(topic.clone()))?;
         return topics::info(worker, &topic);
     }
-    if handshake::is_upgrade(&request) {
+    if handshake::is_upgrade(request) {
         return raw(worker, upgrade, client, &name, request);
     }
     match *request.method() {
         Method::POST => {
-            let split_lines = match Query::of(&request).get("split") {
+            let split_lines = match Query::of(request).get("split") {
                 None => false,
                 Some("lines") => true,
                 Some(_) => return Err(ApiError::bad_request("split can be \"lines\"")),
@@ -175,11 +190,11 @@ async fn topic(
         Method::GET | Method::HEAD => {
             let topic = Topic::new(&name)?;
             client.check_subscribe(&Name::Topic(topic.clone()))?;
-            match stream_format(&request) {
+            match stream_format(request) {
                 Some(format) if request.method() == Method::GET => {
-                    stream(upgrade, client, readers, format, topic, &request)
+                    stream(upgrade, client, readers, format, topic, request)
                 }
-                _ => topics::last_value(worker, &client, &topic, &request).await,
+                _ => Box::pin(topics::last_value(worker, &client, &topic, request)).await,
             }
         }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
@@ -192,15 +207,15 @@ fn raw(
     upgrade: &UpgradeSlot,
     client: Client,
     name: &str,
-    mut request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let endpoint = Topic::new(name).map_err(ApiError::from).and_then(|topic| {
         let name = Name::Topic(topic.clone());
         client.check_subscribe(&name)?;
-        let wanted = wanted(&name, Query::of(&request).start()?);
+        let wanted = wanted(&name, Query::of(request).start()?);
         Ok(Endpoint::Raw { topic, wanted })
     });
-    switch(worker, upgrade, client, &mut request, &[], endpoint)
+    switch(worker, upgrade, client, request, &[], endpoint)
 }
 
 /// What `Accept` asks for, if it is a stream.
@@ -302,9 +317,9 @@ fn native(
     worker: &Worker,
     upgrade: &UpgradeSlot,
     client: Client,
-    mut request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    if !handshake::is_upgrade(&request) {
+    if !handshake::is_upgrade(request) {
         return Err(match *request.method() {
             Method::GET => handshake::upgrade_required(),
             _ => ApiError::method_not_allowed("GET"),
@@ -315,8 +330,8 @@ fn native(
         let deadline = Instant::now() + worker.shared.config().limits.auth_timeout;
         client.admit(Arc::new(Grant::nothing(Some(deadline))));
     }
-    let endpoint = heartbeat(&request).map(|heartbeat| Endpoint::Native { heartbeat });
-    switch(worker, upgrade, client, &mut request, &[NATIVE_JSON], endpoint)
+    let endpoint = heartbeat(request).map(|heartbeat| Endpoint::Native { heartbeat });
+    switch(worker, upgrade, client, request, &[NATIVE_JSON], endpoint)
 }
 
 fn switch(
@@ -363,10 +378,12 @@ async fn counted(
     let start = Instant::now();
     let answer = publish.await;
     let counters = worker.counters();
-    if answer.is_ok() {
-        counters.publishes.add(1)
-    } else {
-        counters.refused_publishes.add(1)
+    match &answer {
+        Ok(_) => counters.publishes.add(1),
+        Err(error) => {
+            counters.refused_publishes.add(1);
+            counters.failed_publishes.add(u64::from(error.status.is_server_error()));
+        }
     }
     counters.publish_seconds.observe(start.elapsed());
     answer

@@ -35,7 +35,7 @@ pub(crate) enum Readers {
     /// All.
     All,
     /// Those of this origin; another request may have another answer.
-    Origin(HeaderValue),
+    Origin(Box<HeaderValue>),
     /// None: the request is from no page. Another one may be.
     None,
 }
@@ -63,7 +63,7 @@ impl Origins {
         let text = origin.to_str().ok().filter(|_| origins.next().is_none()).ok_or(Failure::Origin)?;
         let is_listed = || self.allowed.iter().flatten().any(|allowed| matches(allowed, text));
         if is_own(headers, text) || is_listed() {
-            Ok(Readers::Origin(origin.clone()))
+            Ok(Readers::Origin(Box::new(origin.clone())))
         } else {
             Err(Failure::Origin)
         }
@@ -89,7 +89,7 @@ impl Readers {
         let headers = response.headers_mut();
         let origin = match self {
             Self::All => HeaderValue::from_static("*"),
-            Self::Origin(origin) => origin.clone(),
+            Self::Origin(origin) => (**origin).clone(),
             Self::None => {
                 headers.insert(VARY, HeaderValue::from_static("origin"));
                 return;
@@ -243,7 +243,8 @@ mod tests {
         }
         let (websocket, foreign, own) =
             (("upgrade", "websocket"), ("origin", "https://foreign.test"), ("origin", "https://own.test"));
-        let only = |origin: (&str, &'static str)| Ok(Readers::Origin(HeaderValue::from_static(origin.1)));
+        let only =
+            |origin: (&str, &'static str)| Ok(Readers::Origin(Box::new(HeaderValue::from_static(origin.1))));
         check(&[], false, &[websocket, foreign], Ok(Readers::All));
         check(&[], true, &[foreign], Ok(Readers::All));
         check(&[], true, &[websocket, foreign], Err(Failure::Origin));

@@ -1,12 +1,4 @@
-//! Credentials that are no longer good, though nothing else says so.
-//!
-//! ```text
-//!   POST /revocations {"subject":"…"}     every token with this `sub`
-//!   POST /revocations {"token":"…"}       the token with this `jti`
-//!   POST /revocations {"key":"…"}         the API key of this name
-//! ```
-//! with `"until"`, in seconds since 1970, when it may be forgotten: the `exp` of the last token that it is about. Without, it
-//! holds until it is taken back (DELETE, the same body), or until the process ends. GET lists them.
+//! Credentials that operators have revoked.
 //!
 //! # Owner        the process; written on the control plane, read where a credential is checked
 //! # Bounds       `Limits::revocations`; what may be forgotten makes room
@@ -16,18 +8,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fanfare_wire::event::ErrorCode;
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::grant::Holder;
-use crate::error::{ApiError, Body, json};
-
-/// The longest request: names have no reason to be longer.
-const BODY_BYTES_MAX: usize = 8 * 1024;
 
 /// All revocations in force.
 #[derive(Default)]
@@ -37,31 +21,28 @@ pub(crate) struct Revocations {
     changes: AtomicU64,
 }
 
-/// Until when, in seconds since 1970.
-type Until = Option<u64>;
+/// Until when, in seconds since 1970; `None`: until it is taken back.
+pub(crate) type Until = Option<u64>;
+
+/// Whose credentials.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Who {
+    /// Every token with this `sub`.
+    Subject(Box<str>),
+    /// The token with this `jti`.
+    Token(Box<str>),
+    /// The API key of this name.
+    Key(Box<str>),
+}
+
+type Names = HashMap<Box<str>, Until, ahash::RandomState>;
 
 #[derive(Default)]
 struct Entries {
-    subjects: HashMap<Box<str>, Until, ahash::RandomState>,
-    tokens: HashMap<Box<str>, Until, ahash::RandomState>,
-    keys: HashMap<Box<str>, Until, ahash::RandomState>,
-}
-
-/// One of them, as operators write it.
-#[derive(Debug, Serialize)]
-struct Revocation {
-    #[serde(flatten)]
-    who: Who,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Until,
-}
-
-#[derive(Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum Who {
-    Subject(Box<str>),
-    Token(Box<str>),
-    Key(Box<str>),
+    subjects: Names,
+    tokens: Names,
+    keys: Names,
 }
 
 impl Revocations {
@@ -77,13 +58,13 @@ impl Revocations {
         }
         let now = unix_seconds();
         let entries = self.entries.read();
-        let holds = |until: Option<&Until>| until.is_some_and(|until| until.is_none_or(|until| until > now));
+        let is_in = |names: &Names, name: &str| names.get(name).is_some_and(|until| holds(*until, now));
         match holder {
             Holder::Anybody => false,
-            Holder::Key(name) => holds(entries.keys.get(name)),
+            Holder::Key(name) => is_in(&entries.keys, name),
             Holder::Token { subject, id } => {
-                subject.as_ref().is_some_and(|subject| holds(entries.subjects.get(subject)))
-                    || id.as_ref().is_some_and(|id| holds(entries.tokens.get(id)))
+                subject.as_ref().is_some_and(|subject| is_in(&entries.subjects, subject))
+                    || id.as_ref().is_some_and(|id| is_in(&entries.tokens, id))
             }
         }
     }
@@ -93,55 +74,26 @@ impl Revocations {
         self.entries.read().len()
     }
 
-    /// `/revocations`
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        max: usize,
-    ) -> Result<Response<Body>, ApiError> {
-        match *request.method() {
-            Method::GET | Method::HEAD => return Ok(json(StatusCode::OK, &self.list())),
-            Method::POST | Method::DELETE => {}
-            _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, DELETE")),
-        }
-        let is_new = request.method() == Method::POST;
-        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
-        let body = body.map_err(|_| ApiError::bad_request("the body is not a short JSON object"))?.to_bytes();
-        let Asked { who, until } = Asked::read(&body).map_err(ApiError::bad_request)?;
-        if is_new {
-            self.add(who, until, max)?;
-        } else if !self.remove(&who) {
-            return Err(ApiError { message: "no such revocation".into(), ..ApiError::not_found() });
-        }
-        Ok(json(StatusCode::OK, &self.list()))
-    }
-
-    fn add(&self, who: Who, until: Until, max: usize) -> Result<(), ApiError> {
-        let now = unix_seconds();
-        if until.is_some_and(|until| until <= now) {
-            return Err(ApiError::bad_request("\"until\" is over: seconds since 1970"));
-        }
+    /// Adds one, or says until when it holds. `false` if there are `max`.
+    pub(crate) fn add(&self, who: Who, until: Until, now: u64, max: usize) -> bool {
         {
             let mut entries = self.entries.write();
-            let entries = &mut *entries;
             if entries.len() >= max {
-                for map in [&mut entries.subjects, &mut entries.tokens, &mut entries.keys] {
-                    map.retain(|_, until| until.is_none_or(|until| until > now));
-                }
+                entries.forget(now);
             }
             let is_full = entries.len() >= max;
-            let (map, name) = entries.place(who);
-            if is_full && !map.contains_key(&name) {
-                let message = "there are as many revocations as there may be";
-                return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Limit, message));
+            let (names, name) = entries.place(who);
+            if is_full && !names.contains_key(&name) {
+                return false;
             }
-            map.insert(name, until);
+            names.insert(name, until);
         }
         self.changes.fetch_add(1, Release);
-        Ok(())
+        true
     }
 
-    fn remove(&self, who: &Who) -> bool {
+    /// Takes one back. `false` if there is none.
+    pub(crate) fn remove(&self, who: &Who) -> bool {
         let mut entries = self.entries.write();
         let removed = match who {
             Who::Subject(name) => entries.subjects.remove(name),
@@ -151,24 +103,21 @@ impl Revocations {
         removed.is_some()
     }
 
-    fn list(&self) -> impl Serialize + use<> {
-        #[derive(Serialize)]
-        struct List {
-            revocations: Vec<Revocation>,
+    /// Those that hold.
+    pub(crate) fn list(&self, now: u64) -> Vec<(Who, Until)> {
+        fn of(names: &Names, who: fn(Box<str>) -> Who, now: u64) -> impl Iterator<Item = (Who, Until)> {
+            let holding = names.iter().filter(move |(_, until)| holds(**until, now));
+            holding.map(move |(name, until)| (who(name.clone()), *until))
         }
-        let now = unix_seconds();
         let entries = self.entries.read();
-        let of = |map: &HashMap<Box<str>, Until, ahash::RandomState>, who: fn(Box<str>) -> Who| {
-            let holding = map.iter().filter(|(_, until)| until.is_none_or(|until| until > now));
-            holding
-                .map(|(name, until)| Revocation { who: who(name.clone()), until: *until })
-                .collect::<Vec<_>>()
-        };
-        let mut revocations = of(&entries.subjects, Who::Subject);
-        revocations.extend(of(&entries.tokens, Who::Token));
-        revocations.extend(of(&entries.keys, Who::Key));
-        List { revocations }
+        let subjects = of(&entries.subjects, Who::Subject, now);
+        let tokens = of(&entries.tokens, Who::Token, now);
+        subjects.chain(tokens).chain(of(&entries.keys, Who::Key, now)).collect()
     }
+}
+
+fn holds(until: Until, now: u64) -> bool {
+    until.is_none_or(|until| until > now)
 }
 
 impl Entries {
@@ -176,41 +125,18 @@ impl Entries {
         self.subjects.len() + self.tokens.len() + self.keys.len()
     }
 
-    fn place(&mut self, who: Who) -> (&mut HashMap<Box<str>, Until, ahash::RandomState>, Box<str>) {
+    fn forget(&mut self, now: u64) {
+        for names in [&mut self.subjects, &mut self.tokens, &mut self.keys] {
+            names.retain(|_, until| holds(*until, now));
+        }
+    }
+
+    fn place(&mut self, who: Who) -> (&mut Names, Box<str>) {
         match who {
             Who::Subject(name) => (&mut self.subjects, name),
             Who::Token(name) => (&mut self.tokens, name),
             Who::Key(name) => (&mut self.keys, name),
         }
-    }
-}
-
-/// What a request asks for.
-struct Asked {
-    who: Who,
-    until: Until,
-}
-
-impl Asked {
-    fn read(body: &[u8]) -> Result<Self, &'static str> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Fields {
-            subject: Option<Box<str>>,
-            token: Option<Box<str>>,
-            key: Option<Box<str>>,
-            until: Option<u64>,
-        }
-        const EXPECTED: &str =
-            "expected: {\"subject\":\"…\"}, {\"token\":\"…\"} or {\"key\":\"…\"}, with \"until\" or without";
-        let fields: Fields = serde_json::from_slice(body).map_err(|_| EXPECTED)?;
-        let who = match (fields.subject, fields.token, fields.key) {
-            (Some(name), None, None) => Who::Subject(name),
-            (None, Some(name), None) => Who::Token(name),
-            (None, None, Some(name)) => Who::Key(name),
-            _ => return Err(EXPECTED),
-        };
-        Ok(Self { who, until: fields.until })
     }
 }
 
@@ -229,11 +155,10 @@ mod tests {
 
     #[test]
     fn who_is_revoked_is_known_by_any_name() {
-        let revocations = Revocations::default();
-        let later = unix_seconds() + 60;
-        revocations.add(Who::Subject("ann".into()), None, 9).unwrap();
-        revocations.add(Who::Token("t1".into()), Some(later), 9).unwrap();
-        revocations.add(Who::Key("feeds".into()), None, 9).unwrap();
+        let (revocations, now) = (Revocations::default(), unix_seconds());
+        assert!(revocations.add(Who::Subject("ann".into()), None, now, 9));
+        assert!(revocations.add(Who::Token("t1".into()), Some(now + 60), now, 9));
+        assert!(revocations.add(Who::Key("feeds".into()), None, now, 9));
         let check = |holder: Holder, expect: bool| assert_eq!(revocations.has(&holder), expect, "{holder:?}");
         check(token("ann", "t9"), true);
         check(token("bob", "t1"), true);
@@ -247,30 +172,11 @@ mod tests {
 
     #[test]
     fn what_may_be_forgotten_makes_room() {
-        let revocations = Revocations::default();
-        let add = |name: &str, until| revocations.add(Who::Subject(name.into()), until, 2).is_ok();
-        let later = unix_seconds() + 60;
-        assert!(!add("past", Some(unix_seconds())));
-        assert!(add("a", Some(later)) && add("b", None) && !add("c", None) && add("b", Some(later)));
-        revocations.entries.write().subjects.insert("a".into(), Some(1));
-        assert!(add("c", None) && revocations.len() == 2);
-        assert!(!revocations.has(&token("a", "x")));
-    }
-
-    #[test]
-    fn requests_are_read_strictly() {
-        for bad in [
-            "",
-            "[]",
-            "{}",
-            r#"{"subject":"a","key":"b"}"#,
-            r#"{"subject":"a","untill":1}"#,
-            r#"{"until":1}"#,
-            r#"{"subject":1}"#,
-        ] {
-            assert!(Asked::read(bad.as_bytes()).is_err(), "{bad}");
-        }
-        let asked = Asked::read(br#"{"token":"x","until":7}"#).unwrap();
-        assert_eq!((asked.who, asked.until), (Who::Token("x".into()), Some(7)));
+        let (revocations, now) = (Revocations::default(), unix_seconds());
+        let add = |name: &str, until, now| revocations.add(Who::Subject(name.into()), until, now, 2);
+        assert!(add("a", Some(now + 60), now) && add("b", None, now) && !add("c", None, now));
+        assert!(add("b", Some(now + 90), now), "it is there already");
+        assert!(add("c", None, now + 60) && revocations.len() == 2);
+        assert_eq!(revocations.list(now + 90), [(Who::Subject("c".into()), None)]);
     }
 }

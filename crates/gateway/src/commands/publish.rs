@@ -20,8 +20,10 @@ use super::{Credential, Interrupts, client, say};
 /// What to publish, and where.
 #[derive(Debug)]
 pub struct Publish {
-    /// The gateway, `http://host:port`.
+    /// The gateway, `http://host:port` or `https://host:port`.
     pub url: String,
+    /// Who may vouch for it: a PEM file, for `https://…`.
+    pub ca: Option<PathBuf>,
     /// As whom.
     pub credential: Credential,
     /// To which topic.
@@ -56,7 +58,7 @@ const PARTING: Duration = Duration::from_secs(3);
 pub fn run(publish: &Publish) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let publisher = client(&publish.url, &publish.credential)?.publisher();
+        let publisher = client(&publish.url, publish.ca.as_deref(), &publish.credential)?.publisher();
         // However long the gateway is away: a pipe has nobody to ask what to do.
         let mut publisher = publisher
             .with_retries(BackOff::default(), None)

@@ -4,6 +4,7 @@
 //! with `type` among the messages. Whether there is a connection is standard error's business in any case.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::thread;
 
 use fanfare_client::{Data, Event, Message, Start, Status, Subscription, TopicRequest};
@@ -16,8 +17,10 @@ use super::{Credential, Interrupts, client, say};
 /// What to listen to, and how to print it.
 #[derive(Debug)]
 pub struct Subscribe {
-    /// The gateway, `http://host:port`.
+    /// The gateway, `http://host:port` or `https://host:port`.
     pub url: String,
+    /// Who may vouch for it: a PEM file, for `https://…`.
+    pub ca: Option<PathBuf>,
     /// As whom.
     pub credential: Credential,
     /// Topics and wildcards, at least one.
@@ -31,7 +34,7 @@ pub struct Subscribe {
 /// Prints until standard output is closed, a signal ends it, or the gateway says stop.
 pub fn run(subscribe: &Subscribe) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let client = client(&subscribe.url, &subscribe.credential)?;
+    let client = client(&subscribe.url, subscribe.ca.as_deref(), &subscribe.credential)?;
     end_on_interrupt(Builder::new_current_thread().enable_all().build()?)?;
     let requests = subscribe.topics.iter().map(|topic| TopicRequest::new(topic).start(subscribe.start));
     runtime.block_on(print_all(client.subscribe(requests), subscribe))

@@ -26,6 +26,10 @@ pub(crate) enum DisconnectReason {
     NoPong,
     /// The server leaves.
     Draining,
+    /// An operator sends the client elsewhere.
+    Operator,
+    /// The connection's task panicked.
+    Internal,
     /// Nobody may anything without a credential, and none came in time.
     AuthTimeout,
     /// The token's time is over, and no newer one came.
@@ -40,7 +44,7 @@ pub(crate) enum DisconnectReason {
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 16] = [
+pub(crate) const ALL_LABELS: [&str; 18] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -53,6 +57,8 @@ pub(crate) const ALL_LABELS: [&str; 16] = [
     "no_pong",
     "draining",
     "budget",
+    "operator",
+    "internal",
     "auth_timeout",
     "token_expired",
     "revoked",
@@ -71,8 +77,9 @@ impl DisconnectReason {
             Self::SlowConsumer | Self::Budget => CloseCode(4101),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
-            Self::Draining if native => CloseCode(4200),
-            Self::Draining => CloseCode::RESTART,
+            Self::Draining | Self::Operator if native => CloseCode(4200),
+            Self::Draining | Self::Operator => CloseCode::RESTART,
+            Self::Internal => CloseCode::INTERNAL_ERROR,
             Self::AuthTimeout | Self::TokenExpired | Self::Revoked => CloseCode(4501),
             Self::Forbidden => CloseCode(4503),
         }
@@ -90,6 +97,8 @@ impl DisconnectReason {
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
             Self::Draining => "draining".into(),
+            Self::Operator => "operator".into(),
+            Self::Internal => "a fault of the server".into(),
             Self::AuthTimeout => "no token or key came".into(),
             Self::TokenExpired => "token expired".into(),
             Self::Revoked => "revoked".into(),
@@ -119,16 +128,31 @@ impl DisconnectReason {
             Self::NoPong => 9,
             Self::Draining => 10,
             Self::Budget => 11,
-            Self::AuthTimeout => 12,
-            Self::TokenExpired => 13,
-            Self::Revoked => 14,
-            Self::Forbidden => 15,
+            Self::Operator => 12,
+            Self::Internal => 13,
+            Self::AuthTimeout => 14,
+            Self::TokenExpired => 15,
+            Self::Revoked => 16,
+            Self::Forbidden => 17,
         }
+    }
+
+    /// Whether something is wrong with the connection: the log says so.
+    pub(crate) fn is_fault(self) -> bool {
+        !matches!(self, Self::PeerClosed(_) | Self::PeerGone | Self::Draining | Self::Operator)
+    }
+
+    /// Whether a native client is told in band, and when to come back: nothing is wrong with it.
+    pub(crate) fn is_farewell(self) -> bool {
+        matches!(self, Self::Draining | Self::Operator)
     }
 
     /// Whether what waits in the outbox is thrown away: the peer does not read it, or it makes no sense any more.
     pub(crate) fn discards(self) -> bool {
-        !matches!(self, Self::PeerClosed(_) | Self::Draining | Self::Refused | Self::WrongType)
+        !matches!(
+            self,
+            Self::PeerClosed(_) | Self::Draining | Self::Operator | Self::Refused | Self::WrongType
+        )
     }
 }
 
@@ -162,9 +186,21 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_has_a_code_for_each_kind_of_client() {
-        assert_eq!(DisconnectReason::Draining.code(true), CloseCode(4200));
-        assert_eq!(DisconnectReason::Draining.code(false), CloseCode::RESTART);
-        assert_eq!(DisconnectReason::Draining.label(), "draining");
+    fn who_is_sent_elsewhere_has_a_code_for_each_kind_of_client() {
+        for (reason, label) in
+            [(DisconnectReason::Draining, "draining"), (DisconnectReason::Operator, "operator")]
+        {
+            assert_eq!(reason.code(true), CloseCode(4200));
+            assert_eq!(reason.code(false), CloseCode::RESTART);
+            assert_eq!((reason.label(), &*reason.text()), (label, label));
+        }
+    }
+
+    #[test]
+    fn every_label_has_one_place() {
+        let mut labels = ALL_LABELS.to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), LABELS);
     }
 }
