@@ -1,7 +1,8 @@
-//! `fanfare publish` and `fanfare subscribe`: the two journeys from a shell.
+//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell, and `fanfare check-config`.
 //!
-//! Both talk to a gateway over its public protocol, with the client library, and go on through its restarts.
+//! The first two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
 
+pub mod check_config;
 pub mod publish;
 pub mod subscribe;
 

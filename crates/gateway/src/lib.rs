@@ -21,7 +21,7 @@
 //! | `session::Session`, the read half | its local task |
 //! | the write half | the worker's `writer` |
 //!
-//! Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+//! A reload is `reload`, leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
 
 mod accept;
 mod admin;
@@ -38,14 +38,17 @@ mod drain;
 mod error;
 mod handshake;
 mod idempotency;
+mod in_force;
 mod inbox;
 mod javascript;
 pub mod limits;
 mod liveness;
 mod metrics;
+pub mod open_files;
 mod poll;
 mod publish;
 mod query;
+mod reload;
 mod routes;
 pub mod server;
 mod session;

@@ -175,6 +175,10 @@ impl Page {
             sample(MetricType::GAUGE, Some(("transport", "json")), sum(|c| &c.json_connections)),
             sample(MetricType::GAUGE, Some(("transport", "stream")), sum(|c| &c.stream_connections)),
         ];
+        let reloads =
+            [("ok", &shared.reloads.done), ("failed", &shared.reloads.failed)].map(|(result, count)| {
+                sample(MetricType::COUNTER, Some(("result", result)), count.load(Relaxed) as f64)
+            });
         let rings = sum(|c| &c.rings);
         let writers = [
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
@@ -336,6 +340,17 @@ impl Page {
                 shared.idempotency.len() as f64,
             ),
             gauge("fanfare_workers", "Workers.", shared.counters.len() as f64),
+            family(
+                "fanfare_config_reloads_total",
+                "Reloads of the configuration, by result.",
+                MetricType::COUNTER,
+                reloads.into(),
+            ),
+            gauge(
+                "fanfare_config_last_reload_success",
+                "1 unless the last reload failed, and the configuration before it is in force.",
+                f64::from(u8::from(!shared.reloads.last_failed.load(Relaxed))),
+            ),
             gauge(
                 "fanfare_draining",
                 "1 from the first SIGTERM on.",

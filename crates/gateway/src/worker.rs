@@ -11,10 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fanfare_fanout::budget::SizeClasses;
-use fanfare_fanout::{
-    Flushed, Left, OutboxLimits, Pass, Progress, Report, STEP_MAX, Shard, ShardLimits, SubscriberId,
-    TopicSettings,
-};
+use fanfare_fanout::{Flushed, Left, Pass, Progress, Report, STEP_MAX, Shard, SubscriberId, TopicSettings};
 use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
 use fanfare_wire::websocket::deflate;
@@ -31,6 +28,7 @@ use crate::drain;
 use crate::inbox::Handover;
 use crate::liveness::{self, Liveness};
 use crate::metrics::Counters;
+use crate::reload;
 use crate::server::Shared;
 use crate::subscribe;
 use crate::transport;
@@ -61,8 +59,12 @@ pub(crate) struct Worker {
     pub(crate) paced: Notify,
     /// Topics may have become stale.
     pub(crate) silence: Notify,
+    /// How far a reload has come in the shard's topics, while it is under way. Announced as `silence` is.
+    pub(crate) reviewed: Cell<Option<usize>>,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
+    /// A signal to end has come: answers end their connection.
+    pub(crate) leaving: Cell<bool>,
     /// Nothing is left to do.
     pub(crate) finished: Notify,
 }
@@ -70,18 +72,16 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> std::io::Result<Rc<Self>> {
         let writer = Writer::open(shared.with_rings, &shared.config(), &shared.counters[index])?;
-        let config = shared.config();
-        let limits = &config.limits;
-        let outbox = OutboxLimits {
-            bytes_max: limits.outbox_bytes,
-            messages_max: limits.outbox_messages,
-            control_bytes_max: limits.control_bytes,
-        };
-        let limits = ShardLimits { outbox, subscriptions_max: limits.subscriptions };
+        let limits = reload::shard_limits(&shared.config());
         let rules = Arc::clone(&shared);
         let shard = Shard::new(limits, shared.dispatch.registry.epoch(), move |topic| {
-            let settings = rules.config().settings(topic);
-            TopicSettings { policy: settings.slow, stale_after: settings.stale_after }
+            let in_force = rules.config();
+            let settings = in_force.settings(topic);
+            TopicSettings {
+                policy: settings.slow,
+                stale_after: settings.stale_after,
+                reload: in_force.reload,
+            }
         });
         Ok(Rc::new(Self {
             index,
@@ -94,7 +94,9 @@ impl Worker {
             polls: RefCell::default(),
             paced: Notify::new(),
             silence: Notify::new(),
+            reviewed: Cell::new(None),
             open: Cell::new(0),
+            leaving: Cell::new(false),
             finished: Notify::new(),
             shared,
         }))
@@ -107,6 +109,7 @@ impl Worker {
         spawn_local(liveness::run(Rc::clone(&self)));
         spawn_local(drain::run(Rc::clone(&self)));
         spawn_local(pace(Rc::clone(&self)));
+        spawn_local(reload::follow(Rc::clone(&self)));
         let inbox = &self.shared.dispatch.inboxes.0[self.index];
         let mut batch = Vec::new();
         loop {
@@ -121,6 +124,7 @@ impl Worker {
                 () = self.silence.notified() => {}
                 () = self.finished.notified() => return Ok(()),
             }
+            reload::review(&self);
             // Also when there is always something in the inbox.
             let silence = self.shard.borrow_mut().begin_silence(Instant::now());
             if let Some(pass) = silence {
@@ -228,8 +232,7 @@ impl Worker {
             let mut shard = self.shard.borrow_mut();
             if reason == DisconnectReason::Draining && connection.format.plain() == FormatId::JSON {
                 let code = reason.code(true).0;
-                let bye =
-                    Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
+                let bye = Event::Bye { code, reason: &reason.text(), retry_ms: Some(transport::retry_ms()) };
                 // A full outbox gets the close frame alone.
                 let _ = shard.push_control(connection.id, bye.frame());
             }

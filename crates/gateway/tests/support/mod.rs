@@ -15,6 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use tempfile::NamedTempFile;
 
 /// Waits end here, and the test fails: far more than anything needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +47,16 @@ impl Gateway {
         Self::start_command("demo", args, &[])
     }
 
+    /// Starts `fanfare serve`, and what it logs is in a file.
+    pub fn start_logged(environment: &[(&str, &str)], args: &[&str]) -> (Self, NamedTempFile) {
+        let log = NamedTempFile::new().expect("a file can be made");
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let how = ("serve".to_owned(), args, environment.collect());
+        let output = log.reopen().expect("the file is there").into();
+        (Self::start_with("127.0.0.1:0", how, output), log)
+    }
+
     fn start_command(command: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
@@ -53,12 +64,17 @@ impl Gateway {
     }
 
     fn start_on(listen: &str, how: (String, Vec<String>, Vec<(String, String)>)) -> Self {
+        Self::start_with(listen, how, Stdio::inherit())
+    }
+
+    fn start_with(listen: &str, how: (String, Vec<String>, Vec<(String, String)>), log: Stdio) -> Self {
         let (command, args, environment) = &how;
         let mut process = fanfare()
             .args([command, "--listen", listen, "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(args)
             .envs(environment.iter().cloned())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the program starts");
         let mut output = BufReader::new(process.stdout.take().expect("its output is a pipe"));
