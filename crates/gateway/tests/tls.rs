@@ -199,6 +199,27 @@ fn a_drain_says_goodbye_under_tls_and_ends_it_with_words() {
 }
 
 #[test]
+fn a_reload_brings_another_certificate_for_those_who_come_later_and_closes_nobody() {
+    const DONE: &str = "fanfare_config_reloads_total{result=\"ok\"}";
+    const FAILED: &str = "fanfare_config_reloads_total{result=\"failed\"}";
+    let secure = Secure::start(&[]);
+    let mut subscriber = secure.subscribed(&["a"]);
+    let first = subscriber.certificate();
+    let second = secure.authority.issue();
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, DONE, |reloads| reloads == 1.0);
+    assert_eq!(secure.peer().certificate(), second);
+    assert_ne!(first, second);
+    // A file that is none leaves the one before in force.
+    std::fs::write(secure.authority.certificate(), "nothing").expect("a file can be written");
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, FAILED, |reloads| reloads == 1.0);
+    assert_eq!(secure.peer().certificate(), second);
+    secure.post("a", "1");
+    assert_eq!(subscriber.json()["data"], 1);
+}
+
+#[test]
 fn the_commands_publish_and_subscribe_under_tls() {
     let secure = Secure::start(&[]);
     let (url, ca) = (secure.gateway.url(""), secure.authority.ca());
