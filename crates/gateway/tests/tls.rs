@@ -247,6 +247,30 @@ fn the_commands_publish_and_subscribe_under_tls() {
     subscriber.wait().unwrap();
 }
 
+#[test]
+fn an_old_client_is_served_and_a_new_one_may_change_its_keys() {
+    let secure = Secure::start(&["--outbox-bytes", "64MiB"]);
+    let old = Peer::connect(secure.gateway.address).secured(&secure.authority.old_client());
+    let (mut old, _) = old.upgraded("/ws").welcomed();
+    old.subscribe(&["a"]);
+    let mut new = secure.stalled(&["a"]);
+    let mut publisher = secure.peer();
+    let mut publish = |number: u64| {
+        let headers = [("content-type", "application/json")];
+        assert_eq!(publisher.request("POST", "/topics/a", &headers, payload(number)).status, 200);
+    };
+    const EACH: u64 = 40;
+    for round in 0..5 {
+        (1..=EACH).for_each(|number| publish(round * EACH + number));
+        // The gateway's own change of keys goes out before what waits for the client.
+        new.change_keys();
+        assert_eq!(new.fence().len() as u64, EACH);
+        for number in 1..=EACH {
+            assert_eq!(old.json()["offset"], round * EACH + number);
+        }
+    }
+}
+
 // === who does not read ===
 
 #[test]
