@@ -20,6 +20,7 @@ use serde::de::IgnoredAny;
 
 use crate::format::{FORMATS, FormatId, PLAIN_FORMATS};
 use crate::formats::raw;
+use crate::plain_json;
 use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 use crate::websocket::header::header_len;
@@ -79,6 +80,9 @@ fn check_utf8(payload: &[u8]) -> Result<&str, PayloadError> {
 }
 
 fn check_json(payload: &[u8]) -> Result<(), PayloadError> {
+    if plain_json::is_plain(payload) {
+        return Ok(());
+    }
     // UTF-8 first: skipping over a JSON string does not look at its bytes.
     let text = check_utf8(payload)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| PayloadError::Json(error.to_string()))?;
