@@ -365,6 +365,10 @@ async fn fan_out(worker: Rc<Worker>) -> Infallible {
         if let Some(pass) = silence {
             worker.carry_out(pass).await;
         }
+        if worker.inbox().depth().0 > 0 {
+            // However fast others publish, what this worker has to do besides goes on.
+            yield_now().await;
+        }
     }
 }
 
