@@ -55,9 +55,10 @@ impl Kind {
     pub fn of(content_type: Option<&str>, payload: &[u8]) -> Result<Self, PayloadError> {
         let content_type = content_type.unwrap_or_default();
         // Nearly all are written so.
-        if content_type == "application/json" {
-            check_json(payload)?;
-            return Ok(Self::Json);
+        match content_type {
+            "application/json" => return check_json(payload).map(|()| Self::Json),
+            "text/plain" => return check_utf8(payload).map(|_| Self::Text),
+            _ => {}
         }
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let essence = essence.to_ascii_lowercase();

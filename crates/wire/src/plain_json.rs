@@ -118,8 +118,8 @@ impl Scan<'_> {
             let word = u64::from_le_bytes(*bytes);
             // Of the bytes that are marked wrongly each stands behind one that is marked rightly: the first is right.
             let control = word.wrapping_sub(0x20 * ONES) & !word & HIGH;
-            let quote = is_zero(word ^ u64::from(b'"') * ONES);
-            let escape = is_zero(word ^ u64::from(b'\\') * ONES);
+            let quote = is_zero(word ^ (u64::from(b'"') * ONES));
+            let escape = is_zero(word ^ (u64::from(b'\\') * ONES));
             let found = control | quote | escape | word & HIGH;
             if found != 0 {
                 self.at += (found.trailing_zeros() / 8) as usize;
