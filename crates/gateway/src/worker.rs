@@ -395,6 +395,10 @@ async fn fan_out(worker: Rc<Worker>) {
         if let Some(pass) = silence {
             worker.carry_out(pass).await;
         }
+        if worker.inbox().depth().0 > 0 {
+            // However fast others publish, what this worker has to do besides goes on.
+            yield_now().await;
+        }
     }
 }
 
