@@ -86,7 +86,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
 fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
     let worker = Rc::clone(worker);
     // A task of its own each, so that nothing of a handshake stays in memory.
-    drop(match &worker.shared.tls {
+    drop(match &worker.shared.config().tls {
         None => spawn_local(serve(worker, Socket::Plain(stream), peer, permit)),
         Some(_) => spawn_local(secure(worker, stream, peer, permit)),
     });
@@ -96,7 +96,7 @@ fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permi
 /// expects a handshake gets nothing.
 fn refuse(worker: &Worker, stream: &TcpStream) {
     worker.counters().refused_connections.add(1);
-    if worker.shared.tls.is_some() {
+    if worker.shared.config().tls.is_some() {
         return;
     }
     let answer = format!(

@@ -111,7 +111,8 @@ fn token_keys(config: &Config, errors: &mut Vec<String>) -> TokenKeys {
 
 /// Looks at a request's credential, and makes its client what that is good for.
 pub(crate) fn admit<B>(worker: &Worker, client: &Client, request: &Request<B>) -> Result<(), Failure> {
-    let auth = worker.shared.auth();
+    let in_force = worker.shared.config();
+    let auth = &in_force.who;
     // Where nobody is asked, what is shown may be for a proxy on the way.
     let credential = if auth.is_open { None } else { credential::of(request)? };
     client.admit(match credential {
@@ -123,12 +124,13 @@ pub(crate) fn admit<B>(worker: &Worker, client: &Client, request: &Request<B>) -
 
 /// The grant of a credential. A token has two dots, and a key has not.
 pub(crate) fn check(worker: &Worker, credential: &str) -> Result<Arc<Grant>, Failure> {
-    let auth = worker.shared.auth();
+    let in_force = worker.shared.config();
+    let auth = &in_force.who;
     if auth.is_open {
         return Ok(Arc::clone(&auth.anonymous));
     }
     let grant = if credential.bytes().filter(|byte| *byte == b'.').count() == 2 {
-        check_token(worker, &auth, credential)?
+        check_token(worker, auth, credential)?
     } else {
         if !KEY_BYTES.contains(&credential.len()) {
             return Err(Failure::Malformed);

@@ -1,7 +1,9 @@
-//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell; `fanfare healthcheck` and `fanfare hash-key`.
+//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell, and what an operator asks: `fanfare check-config`,
+//! `fanfare healthcheck` and `fanfare hash-key`.
 //!
-//! The two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
+//! The first two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
 
+pub mod check_config;
 pub mod hash_key;
 pub mod healthcheck;
 pub mod publish;

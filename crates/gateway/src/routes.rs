@@ -9,7 +9,7 @@ use fanfare_wire::command::Start;
 use fanfare_wire::{FormatId, Name, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
@@ -94,6 +94,10 @@ pub(crate) async fn route(
     if let Some(readers) = readers {
         readers.mark(&mut response);
     }
+    if worker.leaving.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The next request goes elsewhere: none is to meet the end of this connection.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response)
 }
 
@@ -110,11 +114,15 @@ async fn protocol(
     client: Client,
     request: &mut Request<Incoming>,
 ) -> (Readers, Result<Response<Body>, ApiError>) {
-    let readers = match worker.shared.auth().origins.check(request) {
+    let (checked, preflight) = {
+        let origins = &worker.shared.config().who.origins;
+        (origins.check(request), origins.preflight(request))
+    };
+    let readers = match checked {
         Ok(readers) => readers,
         Err(failure) => return (Readers::None, refused(worker, request, auth::refuse(worker, failure))),
     };
-    if let Some(response) = worker.shared.auth().origins.preflight(request) {
+    if let Some(response) = preflight {
         return (readers, Ok(response));
     }
     if let Err(failure) = auth::admit(worker, &client, request) {

@@ -786,6 +786,47 @@ fn what_is_revoked_ends_and_stays_out() {
     assert_eq!(request(gateway.address, "POST", "/revocations", &[], "{}").status, 404);
 }
 
+#[test]
+fn a_reload_exchanges_who_may_and_closes_nobody() {
+    let (old, new) = (signer(), Signer::secret("HS256", [9; 32]));
+    let (gateway, folder) = with_signers(&[&old], "", &[]);
+    let token = old.token("k0", &claims(json!({})));
+    let mut peer = native(&gateway, &token);
+    peer.subscribe(&["a.b"]);
+    assert_eq!(post(&gateway, "a.b", Some(&token)).status, 200);
+    assert_eq!(peer.json()["offset"], 1);
+    let reloads = "fanfare_config_reloads_total{result=\"ok\"}";
+    // A file that is no key changes nothing.
+    std::fs::write(folder.path().join("k0.key"), "short").unwrap();
+    gateway.signal("HUP");
+    until_metric(&gateway, "fanfare_config_reloads_total{result=\"failed\"}", |count| count == 1.0);
+    assert_eq!(post(&gateway, "a.b", Some(&token)).status, 200);
+    // Another key: what was remembered of the old one is forgotten with it.
+    std::fs::write(folder.path().join("k0.key"), new.file()).unwrap();
+    gateway.signal("HUP");
+    until_metric(&gateway, reloads, |count| count == 1.0);
+    assert_eq!(post(&gateway, "a.b", Some(&token)).status, 401);
+    assert_eq!(post(&gateway, "a.b", Some(&new.token("k0", &claims(json!({}))))).status, 200);
+    let offsets = [peer.json()["offset"].clone(), peer.json()["offset"].clone()];
+    assert_eq!(offsets, [json!(2), json!(3)], "who was connected stays");
+}
+
+#[test]
+fn what_is_printed_of_a_configuration_has_no_key() {
+    let config = with_key("[anonymous]\nsubscribe = [\"public.>\"]");
+    let check = |args: &[&str]| {
+        let output = fanfare().args(["check-config", "--config", config.path()]).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = check(&["--print", "--listen", "0.0.0.0:80"]);
+    assert!(
+        code == Some(0) && text.contains("name = \"feeds\"") && text.contains("subscribe = [\"public.>\"]"),
+        "{text}"
+    );
+    assert!(!text.contains(&sha256(KEY)), "{text}");
+    assert_eq!(check(&["--jwks", "nowhere.json"]).0, Some(2));
+}
+
 // === origins ===
 
 #[test]

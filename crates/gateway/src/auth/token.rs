@@ -76,8 +76,11 @@ impl TokenKey {
     /// Reads a configured key. `bytes` is what its file has.
     pub(crate) fn read(rule: &TokenKeyRule, bytes: &[u8]) -> Result<Self, &'static str> {
         let key = match rule.algorithm.family() {
-            // The last line's end is the editor's.
-            AlgorithmFamily::Hmac => Ok(DecodingKey::from_secret(bytes.trim_ascii_end())),
+            // A last line's end is the editor's.
+            AlgorithmFamily::Hmac => {
+                let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+                Ok(DecodingKey::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret)))
+            }
             AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(bytes),
             AlgorithmFamily::Ec => DecodingKey::from_ec_pem(bytes),
             AlgorithmFamily::Ed => DecodingKey::from_ed_pem(bytes),

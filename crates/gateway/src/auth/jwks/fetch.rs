@@ -28,7 +28,6 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{KeySet, TokenKeys, read};
-use crate::auth::Auth;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::server::Shared;
@@ -43,8 +42,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut next = Next::default();
     loop {
-        let auth = Arc::clone(&*shared.auth());
-        let config = shared.config().clone();
+        let config = Arc::clone(&*shared.config());
+        let auth = Arc::clone(&config.who);
         let (limits, set) = (&config.limits, &auth.key_set);
         let Some(url) = &set.url else {
             sleep(TICK).await;
@@ -67,7 +66,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 succeeded.fetch_add(1, Relaxed);
                 set.replace(Arc::clone(keys));
                 // Meanwhile the configuration may have been replaced.
-                let current: Arc<Auth> = Arc::clone(&*shared.auth());
+                let current = Arc::clone(&shared.config().who);
                 if !Arc::ptr_eq(&current, &auth) && current.key_set.url.as_ref() == Some(url) {
                     current.key_set.replace(Arc::clone(keys));
                 }
