@@ -1,11 +1,17 @@
 //! The listeners, and what happens between `accept` and a request.
+//!
+//! ```text
+//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► requests ─► WebSocket or stream, or the end
+//! ```
 
 use std::io::{Error, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,10 +20,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use crate::client::Client;
+use crate::admission::Bound;
 use crate::connection::Permit;
 use crate::drain::Phase;
+use crate::forwarded;
 use crate::limits::Limits;
+use crate::proxy_protocol;
 use crate::routes::{self, Upgrade, UpgradeSlot};
 use crate::transport::{http_stream, websocket};
 use crate::worker::Worker;
@@ -91,17 +99,54 @@ fn write_now(stream: &TcpStream, answer: &[u8]) {
     let _ = std::io::Write::write(&mut &*SockRef::from(stream), answer);
 }
 
-/// Serves requests on a connection until it ends or becomes a subscriber.
+/// Takes a connection from its first byte to its end, or to the subscriber that it becomes.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let requests = &worker.counters().http_connections;
-    requests.add(1);
+    let connections = &worker.counters().http_connections;
+    connections.add(1);
+    let mut phase = worker.shared.phase(worker.index);
+    let opened = tokio::select! {
+        biased;
+        opened = open(&worker, &stream, peer) => opened,
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => None,
+    };
+    if let Some(peer) = opened {
+        requests(&worker, stream, peer, permit).await;
+    }
+    connections.subtract(1);
+}
+
+/// What comes before the first request. The address of whoever is at the other end; nothing if the connection is not to go on.
+async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Option<IpAddr> {
+    let peer = peer.ip().to_canonical();
+    let config = worker.shared.config();
+    if !config.proxy_protocol || !config.trusts(peer) {
+        return Some(peer);
+    }
+    let limit = config.limits.proxy_header_timeout;
+    drop(config);
+    match timeout(limit, proxy_protocol::read(stream)).await {
+        Ok(Ok(source)) => Some(source.unwrap_or(peer)),
+        Ok(Err(error)) => {
+            worker.counters().proxy_header_errors.add(1);
+            tracing::debug!(%peer, %error, "closed");
+            None
+        }
+        Err(_) => {
+            worker.counters().refused(Bound::ProxyHeaderTimeout);
+            None
+        }
+    }
+}
+
+/// Serves requests on a connection until it ends or becomes a subscriber.
+async fn requests(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Permit) {
     let config = worker.shared.config();
     let limits = &config.limits;
     let upgrade = Rc::new(UpgradeSlot::default());
     let service = service_fn({
-        let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
-        move |request| {
-            let client = Client { address: peer.ip().to_canonical() };
+        let (worker, upgrade) = (Rc::clone(worker), Rc::clone(&upgrade));
+        move |request: Request<Incoming>| {
+            let client = forwarded::client(&worker.shared.config(), peer, request.headers());
             routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
         }
     });
@@ -128,11 +173,11 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
         (Ok(()), Some(Upgrade::WebSocket(endpoint, format, client))) => {
-            let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
+            let (worker, read_ahead) = (Rc::clone(worker), parts.read_buf);
             drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, client, permit)));
         }
         (Err(_), Some(Upgrade::Stream(request))) => {
-            drop(spawn_local(http_stream::open(Rc::clone(&worker), stream, request, permit)));
+            drop(spawn_local(http_stream::open(Rc::clone(worker), stream, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
             write_now(
@@ -142,11 +187,10 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
         }
         (Ok(()), None) if !draining => tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-            _ = timeout(limits.close_timeout, linger(&worker, &stream)) => {}
+            _ = timeout(limits.close_timeout, linger(worker, &stream)) => {}
         },
         _ => {}
     }
-    requests.subtract(1);
 }
 
 /// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,

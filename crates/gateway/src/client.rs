@@ -5,6 +5,8 @@ use std::net::IpAddr;
 /// The sender of a request. A connection that becomes a subscriber keeps the client of the request that it began with.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    /// Where it comes from.
+    /// Where it comes from. Never an IPv4 address in the form of IPv6.
     pub(crate) address: IpAddr,
+    /// A trusted proxy says so of this request: its connection is the proxy's.
+    pub(crate) is_forwarded: bool,
 }

@@ -7,10 +7,11 @@ mod keys;
 mod topics;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use fanfare_registry::ShardSet;
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
@@ -34,6 +35,10 @@ pub struct Config {
     pub workers: usize,
     /// How passes are written to sockets.
     pub writer: WriterChoice,
+    /// Whose word on where a client comes from is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Their connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
@@ -69,6 +74,8 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
             writer: WriterChoice::default(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             limits: Limits::default(),
             topics: Vec::new(),
         }
@@ -99,6 +106,11 @@ impl Config {
     /// Whether any topic may be compressed: else nobody is offered it.
     pub fn deflates(&self) -> bool {
         self.topics.iter().any(|rule| rule.deflate)
+    }
+
+    /// Whether a peer is a proxy whose word is taken. Mapped addresses are to be canonical.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
     fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
@@ -178,6 +190,9 @@ impl Config {
         }
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            errors.push("proxy_protocol: nobody is trusted to speak it; see trusted_proxies".into());
         }
         if self.writer == WriterChoice::Ring
             && let Err(reason) = writer::probe()

@@ -25,6 +25,7 @@
 
 mod accept;
 mod admin;
+mod admission;
 mod alone;
 pub mod args;
 mod body;
@@ -36,6 +37,7 @@ pub mod demo;
 mod dispatch;
 mod drain;
 mod error;
+mod forwarded;
 mod handshake;
 mod idempotency;
 mod inbox;
@@ -44,6 +46,7 @@ pub mod limits;
 mod liveness;
 mod metrics;
 mod poll;
+mod proxy_protocol;
 mod publish;
 mod query;
 mod routes;

@@ -89,6 +89,7 @@ limits! {
     body_messages: Count = "10000", "Messages in one request (413), and results reported for a publish stream.";
     inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
     header_bytes: Bytes = "16KiB", "Request line and headers (431).";
+    proxy_header_timeout: Time = "2s", "From connecting to a whole PROXY protocol header of a trusted proxy (closed).";
     header_timeout: Time = "10s", "From connecting, or from the last answer, to a complete request header (closed).";
     body_timeout: Time = "10s", "From the header to the end of the body (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";

@@ -13,6 +13,7 @@ use fanfare_wire::FormatId;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
+use crate::admission::{BOUNDS, Bound};
 use crate::alone::Alone;
 use crate::server::Shared;
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
@@ -88,6 +89,9 @@ pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) refused_connections: Counter,
+    pub(crate) proxy_header_errors: Counter,
+    /// By [`Bound`].
+    pub(crate) refusals: [Counter; BOUNDS],
     pub(crate) refused_handshakes: Counter,
     pub(crate) publishes: Counter,
     pub(crate) refused_publishes: Counter,
@@ -120,6 +124,11 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Counts somebody who met a bound.
+    pub(crate) fn refused(&self, bound: Bound) {
+        self.refusals[bound as usize].add(1);
+    }
+
     /// Counts a subscriber that reads `format`.
     pub(crate) fn connected(&self, format: FormatId) {
         self.subscribers(format).add(1);
@@ -169,6 +178,10 @@ impl Page {
         let closes = closes.map(|(index, label)| {
             sample(MetricType::COUNTER, Some(("reason", label)), self.sum(|c| &c.closes[index]))
         });
+        let refusals = Bound::ALL.iter().map(|bound| {
+            let count = self.sum(|c| &c.refusals[*bound as usize]);
+            sample(MetricType::COUNTER, Some(("limit", bound.label())), count)
+        });
         let connections = [
             sample(MetricType::GAUGE, Some(("transport", "http")), sum(|c| &c.http_connections)),
             sample(MetricType::GAUGE, Some(("transport", "raw")), sum(|c| &c.raw_connections)),
@@ -197,6 +210,17 @@ impl Page {
                 "fanfare_refused_connections_total",
                 "Connections refused at the bound.",
                 sum(|c| &c.refused_connections),
+            ),
+            counter(
+                "fanfare_proxy_header_errors_total",
+                "Connections of trusted proxies without a PROXY protocol header.",
+                sum(|c| &c.proxy_header_errors),
+            ),
+            family(
+                "fanfare_refusals_total",
+                "Connections, requests and frames refused, by the limit they met.",
+                MetricType::COUNTER,
+                refusals.collect(),
             ),
             counter(
                 "fanfare_refused_handshakes_total",

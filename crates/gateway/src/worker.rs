@@ -212,8 +212,9 @@ impl Worker {
         self.leave(&left);
         self.counters().disconnected(connection.format);
         self.counters().closes[reason.index()].add(1);
-        let (client, address) = (client_name(self.index, connection.id), connection.client.address);
-        tracing::debug!(%client, %address, reason = reason.label(), "closed");
+        let client = client_name(self.index, connection.id);
+        let (address, forwarded) = (connection.client.address, connection.client.is_forwarded);
+        tracing::debug!(%client, %address, forwarded, reason = reason.label(), "closed");
     }
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.

@@ -13,6 +13,7 @@ mod formats;
 pub mod message;
 pub mod pattern;
 pub mod position;
+pub mod proxy_protocol;
 mod raw;
 pub mod topic;
 pub mod trie;
