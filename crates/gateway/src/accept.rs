@@ -1,13 +1,17 @@
 //! The listeners, and what happens between `accept` and a request.
 //!
 //! ```text
-//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► requests ─► WebSocket or stream, or the end
+//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► address ─► first byte ─► requests ─► WebSocket or stream, or the end
 //! ```
+//! Whoever meets a bound on the way is told so and let go; see [`admission`].
 
-use std::io::{Error, ErrorKind};
+use std::future::poll_fn;
+use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::Request;
@@ -17,10 +21,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
-use crate::admission::Bound;
+use crate::admission::{self, Bound};
 use crate::connection::Permit;
 use crate::drain::Phase;
 use crate::forwarded;
@@ -55,10 +59,17 @@ pub(crate) fn listen(
     Ok(socket.into())
 }
 
+/// After so many accepts, everything else has a turn.
+const ACCEPTS_PER_TURN: usize = 32;
+
 /// Accepts until the drain closes the listener.
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     let mut phase = worker.shared.phase(worker.index);
-    loop {
+    let mut reserve = Reserve::new(&listener);
+    for turn in 1.. {
+        if turn % ACCEPTS_PER_TURN == 0 {
+            yield_now().await;
+        }
         let accepted = tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return,
@@ -67,16 +78,19 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 worker.counters().accepted.add(1);
-                match Permit::take(&worker) {
-                    Some(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, peer, permit))),
-                    None => refuse(&worker, &stream),
+                match admission::connection(&worker) {
+                    Ok(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, peer, permit))),
+                    Err(bound) => refuse(&worker, &stream, bound),
                 }
             }
             // The peer gave up before we came.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 worker.counters().accept_errors.add(1);
+                if error.raw_os_error() == Some(libc::EMFILE) && reserve.refuse(&worker, &listener).await {
+                    continue;
+                }
+                // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 tracing::warn!(%error, "accepting pauses");
                 sleep(worker.shared.config().limits.accept_pause).await;
             }
@@ -84,19 +98,46 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     }
 }
 
-/// Tells a connection past the bound to come back later. What its socket does not take at once, it does not get.
-fn refuse(worker: &Worker, stream: &TcpStream) {
-    worker.counters().refused_connections.add(1);
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: {}\r\n\r\n",
-        fastrand::u8(1..=5)
-    );
-    write_now(stream, answer.as_bytes());
+/// A file descriptor that is there to be given up: when there is no other, somebody can still be told so.
+struct Reserve(Option<OwnedFd>);
+
+impl Reserve {
+    fn new(listener: &TcpListener) -> Self {
+        Self(listener.as_fd().try_clone_to_owned().ok())
+    }
+
+    /// Refuses whoever is next, if there is anybody. `false` if that is not possible: another thread was faster.
+    async fn refuse(&mut self, worker: &Worker, listener: &TcpListener) -> bool {
+        let is_free = self.0.take().is_some();
+        let accepted = poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await;
+        let is_possible = match accepted {
+            Poll::Ready(Ok((stream, _))) => {
+                worker.counters().accepted.add(1);
+                refuse(worker, &stream, Bound::Files);
+                true
+            }
+            // Without a free descriptor, the kernel does not even say that nobody is there.
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+        };
+        *self = Self::new(listener);
+        is_free && is_possible
+    }
 }
 
-/// Writes an answer before the connection is dropped, if its socket has room.
-fn write_now(stream: &TcpStream, answer: &[u8]) {
-    let _ = std::io::Write::write(&mut &*SockRef::from(stream), answer);
+/// Tells a connection past a bound to come back later. What its socket does not take at once, it does not get.
+fn refuse(worker: &Worker, stream: &TcpStream, bound: Bound) {
+    if bound == Bound::Connections {
+        worker.counters().refused_connections.add(1);
+    }
+    tell(worker, &SockRef::from(stream), bound);
+}
+
+fn tell(worker: &Worker, socket: &Socket, bound: Bound) {
+    worker.counters().refused(bound);
+    // Closed with bytes unread, the connection would be reset, and the peer might never see the answer.
+    let _ = (&*socket).read(&mut worker.scratch.borrow_mut());
+    let _ = (&*socket).write(bound.answer());
 }
 
 /// Takes a connection from its first byte to its end, or to the subscriber that it becomes.
@@ -106,7 +147,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
     let mut phase = worker.shared.phase(worker.index);
     let opened = tokio::select! {
         biased;
-        opened = open(&worker, &stream, peer) => opened,
+        opened = open(&worker, &stream, peer, &permit) => opened,
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => None,
     };
     if let Some(peer) = opened {
@@ -116,7 +157,25 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
 }
 
 /// What comes before the first request. The address of whoever is at the other end; nothing if the connection is not to go on.
-async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Option<IpAddr> {
+async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr, permit: &Permit) -> Option<IpAddr> {
+    let peer = proxied(worker, stream, peer).await?;
+    if let Err(bound) = admission::address(worker, peer, permit) {
+        refuse(worker, stream, bound);
+        return None;
+    }
+    let limit = worker.shared.config().limits.first_request_timeout;
+    // Looked at, and left where it is: a new socket counts as readable until it is tried.
+    match timeout(limit, stream.peek(&mut [0])).await {
+        Ok(first) => first.is_ok_and(|bytes| bytes > 0).then_some(peer),
+        Err(_) => {
+            refuse(worker, stream, Bound::FirstRequestTimeout);
+            None
+        }
+    }
+}
+
+/// The peer, or whom it speaks for.
+async fn proxied(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Option<IpAddr> {
     let peer = peer.ip().to_canonical();
     let config = worker.shared.config();
     if !config.proxy_protocol || !config.trusts(peer) {
@@ -142,7 +201,7 @@ async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Option<I
 async fn requests(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Permit) {
     let config = worker.shared.config();
     let limits = &config.limits;
-    let upgrade = Rc::new(UpgradeSlot::default());
+    let upgrade = Rc::new(UpgradeSlot::new(permit));
     let service = service_fn({
         let (worker, upgrade) = (Rc::clone(worker), Rc::clone(&upgrade));
         move |request: Request<Incoming>| {
@@ -172,18 +231,16 @@ async fn requests(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: 
     let stream = parts.io.into_inner();
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
-        (Ok(()), Some(Upgrade::WebSocket(endpoint, format, client))) => {
+        (Ok(()), Some((Upgrade::WebSocket(endpoint, format, client), permit))) => {
             let (worker, read_ahead) = (Rc::clone(worker), parts.read_buf);
             drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, client, permit)));
         }
-        (Err(_), Some(Upgrade::Stream(request))) => {
+        (Err(_), Some((Upgrade::Stream(request), permit))) => {
             drop(spawn_local(http_stream::open(Rc::clone(worker), stream, request, permit)));
         }
-        (Err(error), _) if error.is_timeout() => {
-            write_now(
-                &stream,
-                b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-            );
+        // Between two requests nobody waits for an answer.
+        (Err(error), _) if error.is_timeout() && !parts.read_buf.is_empty() => {
+            refuse(worker, &stream, Bound::HeaderTimeout);
         }
         (Ok(()), None) if !draining => tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}

@@ -11,7 +11,9 @@ use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
 use tokio::net::TcpStream;
 
+use crate::admission::AddressKey;
 use crate::client::Client;
+use crate::rate::Meter;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
 
@@ -28,9 +30,11 @@ pub(crate) struct Connection {
     pub(crate) expired: Cell<bool>,
     /// A ping is out, and nothing came since; or a stream's socket has taken nothing since its heartbeat.
     pub(crate) awaiting_pong: Cell<bool>,
+    /// What the client has sent, for `Limits::commands_per_second`.
+    pub(crate) commands: Cell<Meter>,
     /// The session's task.
     waker: RefCell<Option<Waker>>,
-    /// Its place in `Limits::connections`.
+    /// Its place in `Limits::connections`, and in its address's.
     _permit: Permit,
 }
 
@@ -50,6 +54,7 @@ impl Connection {
             closing: Cell::new(None),
             expired: Cell::new(false),
             awaiting_pong: Cell::new(false),
+            commands: Cell::default(),
             waker: RefCell::new(None),
             _permit: permit,
         }
@@ -103,21 +108,39 @@ impl Connections {
 }
 
 /// A place among `Limits::connections`, from accept to close, whatever the connection becomes meanwhile.
-pub(crate) struct Permit(Rc<Worker>);
+pub(crate) struct Permit {
+    worker: Rc<Worker>,
+    /// And one among `Limits::address_connections` of this address.
+    address: Cell<Option<AddressKey>>,
+}
 
 impl Permit {
     /// `None` at the bound.
     pub(crate) fn take(worker: &Rc<Worker>) -> Option<Self> {
         worker.open.set(worker.open.get() + 1);
         let before = worker.shared.connections.fetch_add(1, Relaxed);
-        let permit = Self(Rc::clone(worker));
+        let permit = Self { worker: Rc::clone(worker), address: Cell::default() };
         (before < worker.shared.config().limits.connections).then_some(permit)
+    }
+
+    /// Whose connection it is, if that counts.
+    pub(crate) fn address(&self) -> Option<AddressKey> {
+        self.address.get()
+    }
+
+    /// Takes over a place of the address.
+    pub(crate) fn belong_to(&self, address: AddressKey) {
+        self.address.set(Some(address));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.shared.connections.fetch_sub(1, Relaxed);
+        let Self { worker, address } = self;
+        worker.open.set(worker.open.get() - 1);
+        worker.shared.connections.fetch_sub(1, Relaxed);
+        if let Some(address) = address.get() {
+            worker.shared.admission.leave(address);
+        }
     }
 }

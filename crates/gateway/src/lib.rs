@@ -49,6 +49,7 @@ mod poll;
 mod proxy_protocol;
 mod publish;
 mod query;
+pub mod rate;
 mod routes;
 pub mod server;
 mod session;

@@ -222,6 +222,16 @@ impl Page {
                 MetricType::COUNTER,
                 refusals.collect(),
             ),
+            gauge(
+                "fanfare_addresses",
+                "Addresses with open connections, but loopback and trusted proxies.",
+                shared.admission.addresses() as f64,
+            ),
+            counter(
+                "fanfare_rate_evictions_total",
+                "Times a rate was forgotten of somebody who still had to wait.",
+                shared.admission.evictions() as f64,
+            ),
             counter(
                 "fanfare_refused_handshakes_total",
                 "WebSocket handshakes refused.",

@@ -21,7 +21,9 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Heade
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
+use crate::admission;
 use crate::body::{self, Lines};
+use crate::client::Client;
 use crate::drain::Phase;
 use crate::error::{ApiError, Body, ErrorObject, json};
 use crate::idempotency::{Answer, KEY_BYTES_MAX};
@@ -36,6 +38,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `POST /topics/{topic}`
 pub(crate) async fn to_topic(
     worker: &Worker,
+    client: &Client,
     topic: &str,
     split_lines: bool,
     request: Request<Incoming>,
@@ -43,8 +46,9 @@ pub(crate) async fn to_topic(
     let topic = Topic::new(topic)?;
     let (head, body) = request.into_parts();
     let attributes = Attributes::read(&head.headers)?;
+    admission::publisher(worker, client)?;
     let body = body::read(body, &worker.shared).await?;
-    let publisher = Publisher { worker };
+    let publisher = Publisher { worker, client };
     let drafts = if split_lines {
         publisher.line_drafts(&topic, &attributes, &body)?
     } else {
@@ -66,10 +70,15 @@ pub(crate) async fn to_topic(
 }
 
 /// `POST /publish`
-pub(crate) async fn many(worker: &Worker, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn many(
+    worker: &Worker,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
     let (head, body) = request.into_parts();
     let attributes = Attributes::read(&head.headers)?;
-    let publisher = Publisher { worker };
+    admission::publisher(worker, client)?;
+    let publisher = Publisher { worker, client };
     let mut results = Results::new(worker.shared.config().limits.body_messages);
     match attributes.essence().as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl"
@@ -216,6 +225,7 @@ impl<'a> Attributes<'a> {
 /// Makes drafts and publishes them, and counts both.
 struct Publisher<'a> {
     worker: &'a Worker,
+    client: &'a Client,
 }
 
 impl Publisher<'_> {
@@ -262,12 +272,13 @@ impl Publisher<'_> {
     }
 
     fn publish(&self, topic: &Topic, drafts: Vec<Draft>, key: Option<&str>) -> Result<Answer, ApiError> {
+        let publish = || {
+            admission::publish(self.worker, self.client, topic, drafts.len())?;
+            Ok(self.worker.publish(topic, drafts)?)
+        };
         match key {
-            None => Ok(Answer { admitted: self.worker.publish(topic, drafts)?, replayed: false }),
-            Some(key) => {
-                let publish = || self.worker.publish(topic, drafts);
-                Ok(self.worker.shared.idempotency.once(topic, key, Instant::now(), publish)?)
-            }
+            None => publish().map(|admitted| Answer { admitted, replayed: false }),
+            Some(key) => self.worker.shared.idempotency.once(topic, key, Instant::now(), publish),
         }
     }
 

@@ -12,7 +12,9 @@ use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::admission;
 use crate::client::Client;
+use crate::connection::Permit;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::handshake::{self, Accepted, NATIVE_JSON};
@@ -37,17 +39,25 @@ pub(crate) enum Upgrade {
     Stream(http_stream::Request),
 }
 
-/// Where a request leaves it for the connection.
-#[derive(Default)]
-pub(crate) struct UpgradeSlot(RefCell<Option<Upgrade>>);
+/// Where a request leaves it for the connection, and finds what the connection has.
+pub(crate) struct UpgradeSlot {
+    upgrade: RefCell<Option<Upgrade>>,
+    permit: RefCell<Option<Permit>>,
+}
 
 impl UpgradeSlot {
-    pub(crate) fn take(&self) -> Option<Upgrade> {
-        self.0.borrow_mut().take()
+    pub(crate) fn new(permit: Permit) -> Self {
+        Self { upgrade: RefCell::default(), permit: RefCell::new(Some(permit)) }
+    }
+
+    /// When the requests are over. A connection that becomes nothing else keeps its permit to the end.
+    pub(crate) fn take(&self) -> Option<(Upgrade, Permit)> {
+        let upgrade = self.upgrade.take()?;
+        Some((upgrade, self.permit.take()?))
     }
 
     fn set(&self, upgrade: Upgrade) {
-        *self.0.borrow_mut() = Some(upgrade);
+        *self.upgrade.borrow_mut() = Some(upgrade);
     }
 }
 
@@ -63,6 +73,9 @@ pub(crate) async fn route(
     client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
+    if let Err(error) = admit(&worker, &upgrade, &client, &request) {
+        return Ok(error.response());
+    }
     let path = request.uri().path().to_owned();
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
@@ -73,16 +86,38 @@ pub(crate) async fn route(
         "/poll" => poll::poll(&worker, &request).await,
         "/topics" => get_only(&request).and_then(|()| topics::list(&worker, &request)),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
-        "/publish" => counted(&worker, publish::many(&worker, request)).await,
+        "/publish" => counted(&worker, publish::many(&worker, &client, request)).await,
         path => match path.strip_prefix("/topics/") {
             Some(topic) => self::topic(&worker, &upgrade, client, topic, request).await,
             None => demo(&worker, path),
         },
     };
-    if matches!(*upgrade.0.borrow(), Some(Upgrade::Stream(_))) {
+    if matches!(*upgrade.upgrade.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
     Ok(answer.unwrap_or_else(|error| error.response()))
+}
+
+/// Asks about the address of a subscriber that a trusted proxy brings: of the connection, only the proxy's was known. What
+/// is answered and over counts for nobody.
+fn admit(
+    worker: &Worker,
+    upgrade: &UpgradeSlot,
+    client: &Client,
+    request: &Request<Incoming>,
+) -> Result<(), ApiError> {
+    let subscribes = || {
+        handshake::is_upgrade(request)
+            || request.uri().path() == "/events"
+            || stream_format(request).is_some()
+    };
+    match &*upgrade.permit.borrow() {
+        Some(permit) if client.is_forwarded && subscribes() => {
+            let admitted = admission::address(worker, client.address, permit);
+            Ok(admitted.inspect_err(|bound| worker.counters().refused(*bound))?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// 200 while new connections are welcome.
@@ -120,7 +155,7 @@ async fn topic(
                 Some("lines") => true,
                 Some(_) => return Err(ApiError::bad_request("split can be \"lines\"")),
             };
-            counted(worker, publish::to_topic(worker, &name, split_lines, request)).await
+            counted(worker, publish::to_topic(worker, &client, &name, split_lines, request)).await
         }
         Method::GET | Method::HEAD => {
             let topic = Topic::new(&name)?;

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use crate::accept;
 use crate::admin;
+use crate::admission::Admission;
 use crate::alone::Alone;
 use crate::config::Config;
 use crate::demo::Demo;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Vec<Counters>,
     /// Open connections, for `Limits::connections`. Touched at accept and close only.
     pub(crate) connections: Alone<AtomicUsize>,
+    /// Addresses, publishers and topics, and what they have taken of their bounds.
+    pub(crate) admission: Admission,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
     /// Where the process stands, for each worker its own: each request waits for it, and what waits takes a lock.
@@ -129,6 +132,7 @@ impl Server {
             idempotency: IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age),
             counters: (0..config.workers).map(|_| Counters::default()).collect(),
             connections: Alone::default(),
+            admission: Admission::new(limits.rate_entries),
             inflight_body_bytes: Alone::default(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,

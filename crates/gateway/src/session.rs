@@ -11,6 +11,7 @@ use fanfare_wire::event::{ErrorCode, Event};
 use fanfare_wire::websocket::{self, OpCode, frame};
 use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
+use crate::admission;
 use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::subscribe;
@@ -99,10 +100,10 @@ impl Session {
             (websocket::Event::Text(text), Self::Native) => native(worker, connection, text),
             (websocket::Event::Binary(_), Self::Native) => Err(DisconnectReason::WrongType),
             (websocket::Event::Text(text), Self::Raw(topic)) => {
-                publish_raw(worker, topic, Kind::Text, text.as_bytes())
+                publish_raw(worker, connection, topic, Kind::Text, text.as_bytes())
             }
             (websocket::Event::Binary(payload), Self::Raw(topic)) => {
-                publish_raw(worker, topic, Kind::Binary, payload)
+                publish_raw(worker, connection, topic, Kind::Binary, payload)
             }
         }
     }
@@ -112,7 +113,11 @@ impl Session {
 
 /// A data frame on a topic's own WebSocket is published to it. The format has no way to say that it was not: the
 /// connection ends with a code that says try again.
-fn publish_raw(worker: &Worker, topic: &Topic, kind: Kind, payload: &[u8]) -> End {
+fn publish_raw(worker: &Worker, connection: &Connection, topic: &Topic, kind: Kind, payload: &[u8]) -> End {
+    if admission::publish(worker, &connection.client, topic, 1).is_err() {
+        worker.counters().refused_publishes.add(1);
+        return Err(DisconnectReason::RateLimited);
+    }
     match worker.publish(topic, vec![Draft::new(topic.clone(), kind, payload)]) {
         Ok(_) => {
             worker.counters().publishes.add(1);
@@ -133,7 +138,7 @@ fn native(worker: &Worker, connection: &Connection, text: &str) -> End {
         Ok(Command::Unsubscribe { id, topics }) => unsubscribe(worker, connection, id, &topics),
         Ok(Command::Ping { id }) => answer(worker, connection, &Event::Pong { id, time: unix_ms() }),
         Ok(Command::Publish { id, topic, data, event, key }) => {
-            let published = publish(worker, &topic, data.get(), event, key);
+            let published = publish(worker, connection, &topic, data.get(), event, key);
             match published {
                 Ok((epoch, offset)) => answer(worker, connection, &Event::Published { id, epoch, offset }),
                 Err(error) => {
@@ -177,6 +182,7 @@ fn unsubscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics
 
 fn publish(
     worker: &Worker,
+    connection: &Connection,
     topic: &str,
     data: &str,
     event: Option<Cow<'_, str>>,
@@ -189,6 +195,7 @@ fn publish(
     let mut draft = Draft::new(topic.clone(), Kind::Json, data.as_bytes());
     draft.event = event.map(|event| event.into_owned().into());
     draft.key = key.map(|key| key.into_owned().into());
+    admission::publish(worker, &connection.client, &topic, 1)?;
     let admitted = worker.publish(&topic, vec![draft])?;
     worker.counters().publishes.add(1);
     Ok((admitted.epoch, admitted.last))

@@ -31,6 +31,7 @@ use crate::drain;
 use crate::inbox::Handover;
 use crate::liveness::{self, Liveness};
 use crate::metrics::Counters;
+use crate::rate::Meter;
 use crate::server::Shared;
 use crate::subscribe;
 use crate::transport;
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) paced: Notify,
     /// Topics may have become stale.
     pub(crate) silence: Notify,
+    /// New connections, for `Limits::handshakes_per_second`.
+    pub(crate) handshakes: Cell<Meter>,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
     /// Nothing is left to do.
@@ -94,6 +97,7 @@ impl Worker {
             polls: RefCell::default(),
             paced: Notify::new(),
             silence: Notify::new(),
+            handshakes: Cell::default(),
             open: Cell::new(0),
             finished: Notify::new(),
             shared,

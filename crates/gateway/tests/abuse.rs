@@ -314,7 +314,7 @@ fn a_bad_handshake_is_refused_and_its_connection_closed() {
 fn a_flood_of_pings_costs_one_pong() {
     const PINGS: u64 = 50_000;
     // No ping of the gateway's own comes between.
-    let gateway = Gateway::start(&["--ping-interval", "1h"]);
+    let gateway = Gateway::start(&["--ping-interval", "1h", "--commands-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let before = resident_bytes(&gateway);
     let mut peer = Peer::connect_with_room(gateway.address, 4 * 1024).upgraded("/topics/a");
@@ -341,7 +341,7 @@ fn a_flood_of_pings_costs_one_pong() {
 
 #[test]
 fn who_asks_without_reading_is_closed() {
-    let gateway = Gateway::start(&["--close-timeout", "30s"]);
+    let gateway = Gateway::start(&["--close-timeout", "30s", "--commands-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let floods = [
         r#"{"type":"subscribe","id":1,"topics":["a","b","c","d","e","f","g","h"]}"#,

@@ -24,6 +24,8 @@ pub(crate) enum DisconnectReason {
     Budget,
     /// A ping stayed unanswered, or a stream's socket took nothing for as long.
     NoPong,
+    /// More frames or messages than `Limits` let through.
+    RateLimited,
     /// The server leaves.
     Draining,
 }
@@ -32,7 +34,7 @@ pub(crate) enum DisconnectReason {
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 12] = [
+pub(crate) const ALL_LABELS: [&str; 13] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -45,6 +47,7 @@ pub(crate) const ALL_LABELS: [&str; 12] = [
     "no_pong",
     "draining",
     "budget",
+    "rate_limited",
 ];
 
 impl DisconnectReason {
@@ -57,6 +60,7 @@ impl DisconnectReason {
             Self::WrongType => CloseCode::UNSUPPORTED_DATA,
             Self::Refused => CloseCode::TRY_AGAIN_LATER,
             Self::SlowConsumer | Self::Budget => CloseCode(4101),
+            Self::RateLimited => CloseCode(4102),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
             Self::Draining if native => CloseCode(4200),
@@ -75,6 +79,7 @@ impl DisconnectReason {
             Self::Budget => "slow consumer: the server is short of memory".into(),
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
+            Self::RateLimited => "rate limited".into(),
             Self::Draining => "draining".into(),
         }
     }
@@ -101,6 +106,7 @@ impl DisconnectReason {
             Self::NoPong => 9,
             Self::Draining => 10,
             Self::Budget => 11,
+            Self::RateLimited => 12,
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
+use crate::admission;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
@@ -137,6 +138,7 @@ impl Inbound {
             fragments_max: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
             deflate: connection.format != connection.format.plain(),
         };
+        let rate = config.limits.commands_per_second.map(|rate| (rate, worker.shared.admission.now()));
         let mut events = self.parser.feed(bytes, limits);
         while let Some(event) = events.next() {
             let handled = match event {
@@ -145,7 +147,12 @@ impl Inbound {
                     self.peer_closed |= matches!(event, fanfare_wire::websocket::Event::Close(_));
                     continue;
                 }
-                Ok(event) => self.session.handle(worker, connection, event),
+                Ok(event) => {
+                    match rate.map(|(rate, now)| admission::command(worker, connection, now, rate)) {
+                        None | Some(Ok(())) => self.session.handle(worker, connection, event),
+                        Some(Err(_)) => Err(DisconnectReason::RateLimited),
+                    }
+                }
                 Err(fault) => Err(DisconnectReason::Fault(fault)),
             };
             if let Err(reason) = handled {
