@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""System calls and instructions of a publish and of a handshake: counts.py (needs strace and valgrind)
+"""System calls and instructions of a publish, a handshake and a refusal: counts.py [WORD] (needs strace and valgrind)
 
-One worker, one raw WebSocket subscriber of the topic, 128-byte messages. What two runs differ in, over what they did more.
+One worker, one raw WebSocket subscriber of the topic, 128-byte messages. What two runs differ in, over what they did more. With
+a word, only the rows that have it in their name.
 """
 
 import contextlib
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 
 from bench import RELEASE
@@ -20,9 +22,9 @@ FRAME_BYTES = 132
 class Gateway:
     """A gateway under a tool that counts."""
 
-    def __init__(self, tool):
+    def __init__(self, tool, flags=()):
         command = [*tool, str(RELEASE / "fanfare"), "serve", "--workers", "1", "--listen", "127.0.0.1:0",
-                   "--admin", "127.0.0.1:0", "--drain-grace", "1ms", "--drain-window", "1ms"]
+                   "--admin", "127.0.0.1:0", "--drain-grace", "1ms", "--drain-window", "1ms", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         host, port = re.search(r"([\d.]+):(\d+)", self.process.stdout.readline()).groups()
         self.address = host, int(port)
@@ -84,36 +86,78 @@ def handshakes(gateway, count):
         gateway.connect(HANDSHAKE).close()
 
 
-def strace(run, count):
+def refused(request=b"", held=b""):
+    """Connections that are answered and closed; one is there before, and stays."""
+    def run(gateway, count):
+        with gateway.connect() as first:
+            with contextlib.suppress(ConnectionResetError):
+                first.sendall(held + request)
+                first.recv(65536)
+            for _ in range(count):
+                with gateway.connect() as connection:
+                    with contextlib.suppress(ConnectionResetError):
+                        connection.sendall(held + request)
+                        while connection.recv(65536):
+                            pass
+    return run
+
+
+def refused_publishes(gateway, count):
+    """Publishes that are too many, on one connection that stays."""
+    text = post().replace(b"Host: x", b"Host: x\r\nX-Forwarded-For: 192.0.2.1\r\nConnection: keep-alive")
+    with gateway.connect() as connection:
+        for _ in range(count):
+            connection.sendall(text)
+            read_heads(connection, 1)
+
+
+def strace(run, count, flags):
     with tempfile.NamedTemporaryFile("r") as counts:
-        gateway = Gateway(["strace", "-f", "-c", "-U", "name,calls", "-o", counts.name])
+        gateway = Gateway(["strace", "-f", "-c", "-U", "name,calls", "-o", counts.name], flags)
         run(gateway, count)
         gateway.end()
         rows = (line.split() for line in counts)
         return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit() and row[0] != "total"}
 
 
-def callgrind(run, count):
+def callgrind(run, count, flags):
     with tempfile.NamedTemporaryFile("r") as counts:
         gateway = Gateway(["valgrind", "--tool=callgrind", "--collect-bus=yes",
-                           f"--callgrind-out-file={counts.name}"])
+                           f"--callgrind-out-file={counts.name}"], flags)
         run(gateway, count)
         gateway.end()
         totals = re.search(r"^totals: (\d+) (\d+)", counts.read(), re.MULTILINE)
         return {"instructions": int(totals[1]), "with a bus lock": int(totals[2])}
 
 
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+BAD = HANDSHAKE.replace(b"Version: 13", b"Version: 8")
+PROXY = b"PROXY TCP4 192.0.2.1 127.0.0.1 1 2\r\n"
+PROXIED = ["--trusted-proxies", "127.0.0.1", "--proxy-protocol"]
+FORWARDED = ["--trusted-proxies", "127.0.0.1"]
+
+
 def main():
-    for name, run, less, more in [
+    for name, run, less, more, *flags in [
         ("one POST at a time", publish(), 200, 1200),
         ("20 POSTs pipelined", publish(pipelined=20), 200, 1200),
         ("4 publishers", publish(publishers=4), 200, 1200),
         ("POSTs of 20 lines", publish(lines=20), 100, 300),
         ("a handshake and its end", handshakes, 100, 500),
+        ("refused: connections", refused(HEALTH), 100, 500, "--connections", "1"),
+        ("refused: handshakes_per_second", refused(HEALTH), 100, 500, "--handshakes-per-second", "1 burst 1"),
+        ("refused: address_connections", refused(HEALTH, PROXY), 100, 500, *PROXIED, "--address-connections", "1"),
+        ("refused: address_handshakes_per_second", refused(HEALTH, PROXY), 100, 500, *PROXIED,
+         "--address-handshakes-per-second", "1 burst 1"),
+        ("refused: a bad handshake", refused(BAD), 100, 500),
+        ("refused: a bad PROXY header", refused(b"PROXY TCP5\r\n", b""), 100, 500, *PROXIED),
+        ("refused: publishes_per_second", refused_publishes, 100, 500, *FORWARDED, "--publishes-per-second", "1 burst 1"),
     ]:
+        if sys.argv[1:] and sys.argv[1] not in name:
+            continue
         print(name)
         for tool in (strace, callgrind):
-            before, after = tool(run, less), tool(run, more)
+            before, after = tool(run, less, flags), tool(run, more, flags)
             each = {key: (after[key] - before.get(key, 0)) / (more - less) for key in after}
             print("   ", ", ".join(f"{key} {value:.2f}" for key, value in each.items() if value > 0.04))
 
