@@ -11,7 +11,7 @@ use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
 use tokio::net::TcpStream;
 
-use crate::admission::AddressKey;
+use crate::admission::Key;
 use crate::client::Client;
 use crate::rate::Meter;
 use crate::transport::disconnect::DisconnectReason;
@@ -34,8 +34,9 @@ pub(crate) struct Connection {
     pub(crate) commands: Cell<Meter>,
     /// The session's task.
     waker: RefCell<Option<Waker>>,
-    /// Its place in `Limits::connections`, and in its address's.
-    _permit: Permit,
+    /// Its place in `Limits::connections`, and in its owner's.
+    #[expect(dead_code, reason = "it is held; who shows a credential later is asked about with it")]
+    pub(crate) permit: Permit,
 }
 
 impl Connection {
@@ -56,7 +57,7 @@ impl Connection {
             awaiting_pong: Cell::new(false),
             commands: Cell::default(),
             waker: RefCell::new(None),
-            _permit: permit,
+            permit,
         }
     }
 
@@ -110,8 +111,8 @@ impl Connections {
 /// A place among `Limits::connections`, from accept to close, whatever the connection becomes meanwhile.
 pub(crate) struct Permit {
     worker: Rc<Worker>,
-    /// And one among `Limits::address_connections` of this address.
-    address: Cell<Option<AddressKey>>,
+    /// And one among those of an address, or of the holder of a credential.
+    owner: Cell<Option<Key>>,
 }
 
 impl Permit {
@@ -119,28 +120,30 @@ impl Permit {
     pub(crate) fn take(worker: &Rc<Worker>) -> Option<Self> {
         worker.open.set(worker.open.get() + 1);
         let before = worker.shared.connections.fetch_add(1, Relaxed);
-        let permit = Self { worker: Rc::clone(worker), address: Cell::default() };
+        let permit = Self { worker: Rc::clone(worker), owner: Cell::default() };
         (before < worker.shared.config().limits.connections).then_some(permit)
     }
 
     /// Whose connection it is, if that counts.
-    pub(crate) fn address(&self) -> Option<AddressKey> {
-        self.address.get()
+    pub(crate) fn owner(&self) -> Option<Key> {
+        self.owner.get()
     }
 
-    /// Takes over a place of the address.
-    pub(crate) fn belong_to(&self, address: AddressKey) {
-        self.address.set(Some(address));
+    /// Takes over a place of this owner, and gives back that of another.
+    pub(crate) fn belong_to(&self, owner: Key) {
+        if let Some(before) = self.owner.replace(Some(owner)) {
+            self.worker.shared.admission.leave(before);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Self { worker, address } = self;
+        let Self { worker, owner } = self;
         worker.open.set(worker.open.get() - 1);
         worker.shared.connections.fetch_sub(1, Relaxed);
-        if let Some(address) = address.get() {
-            worker.shared.admission.leave(address);
+        if let Some(owner) = owner.get() {
+            worker.shared.admission.leave(owner);
         }
     }
 }

@@ -224,7 +224,7 @@ impl Page {
             ),
             gauge(
                 "fanfare_addresses",
-                "Addresses with open connections, but loopback and trusted proxies.",
+                "Addresses and holders of credentials with open connections, but loopback and trusted proxies.",
                 shared.admission.addresses() as f64,
             ),
             counter(

@@ -161,7 +161,7 @@ async fn topic(
             let topic = Topic::new(&name)?;
             match stream_format(&request) {
                 Some(format) if request.method() == Method::GET => {
-                    stream(upgrade, client, format, topic, &request)
+                    stream(worker, upgrade, client, format, topic, &request)
                 }
                 _ => topics::last_value(worker, &topic, &request).await,
             }
@@ -197,6 +197,7 @@ fn stream_format(request: &Request<Incoming>) -> Option<FormatId> {
 
 /// `GET /topics/{topic}` with `Accept: text/event-stream` or `application/x-ndjson`.
 fn stream(
+    worker: &Worker,
     upgrade: &UpgradeSlot,
     client: Client,
     format: FormatId,
@@ -208,7 +209,7 @@ fn stream(
         None => Query::of(request).start()?,
     };
     let wanted = vec![wanted(&Name::Topic(topic), start)];
-    become_stream(upgrade, http_stream::Request { format, wanted, heartbeat: None, client }, request)
+    become_stream(worker, upgrade, http_stream::Request { format, wanted, heartbeat: None, client }, request)
 }
 
 /// `GET /events?topic=a&topic=b.*`
@@ -235,6 +236,7 @@ fn events(
     let wanted = names.iter().map(|name| wanted(name, start.clone())).collect();
     let heartbeat = heartbeat(request)?;
     become_stream(
+        worker,
         upgrade,
         http_stream::Request { format: FormatId::EVENTS, wanted, heartbeat, client },
         request,
@@ -242,6 +244,7 @@ fn events(
 }
 
 fn become_stream(
+    worker: &Worker,
     upgrade: &UpgradeSlot,
     stream: http_stream::Request,
     request: &Request<Incoming>,
@@ -249,6 +252,7 @@ fn become_stream(
     if request.version() != Version::HTTP_11 {
         return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
     }
+    subscriber(worker, upgrade, &stream.client)?;
     upgrade.set(Upgrade::Stream(stream));
     // It is never seen: the stream's own head goes out in its place.
     Ok(Response::new(Full::default()))
@@ -290,6 +294,7 @@ fn switch(
 ) -> Result<Response<Body>, ApiError> {
     let accepted = endpoint.map_err(handshake::Refused::from).and_then(|endpoint| {
         let accepted = handshake::accept(request, subprotocols, worker.shared.config().deflates())?;
+        subscriber(worker, upgrade, &client)?;
         Ok((endpoint, accepted))
     });
     match accepted {
@@ -303,6 +308,14 @@ fn switch(
             worker.counters().refused_handshakes.add(1);
             Ok(refused.response())
         }
+    }
+}
+
+/// Asks about the holder of a credential that is about to become a subscriber.
+fn subscriber(worker: &Worker, upgrade: &UpgradeSlot, client: &Client) -> Result<(), ApiError> {
+    match &*upgrade.permit.borrow() {
+        Some(permit) => Ok(admission::subscriber(worker, client, permit)?),
+        None => Ok(()),
     }
 }
 

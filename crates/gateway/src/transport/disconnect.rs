@@ -26,6 +26,9 @@ pub(crate) enum DisconnectReason {
     NoPong,
     /// More frames or messages than `Limits` let through.
     RateLimited,
+    /// The holder of the credential that was shown has as many connections as it may.
+    #[expect(dead_code, reason = "there are no credentials yet")]
+    ConnectionLimit,
     /// The server leaves.
     Draining,
 }
@@ -34,7 +37,7 @@ pub(crate) enum DisconnectReason {
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 13] = [
+pub(crate) const ALL_LABELS: [&str; 14] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -48,6 +51,7 @@ pub(crate) const ALL_LABELS: [&str; 13] = [
     "draining",
     "budget",
     "rate_limited",
+    "connection_limit",
 ];
 
 impl DisconnectReason {
@@ -61,6 +65,7 @@ impl DisconnectReason {
             Self::Refused => CloseCode::TRY_AGAIN_LATER,
             Self::SlowConsumer | Self::Budget => CloseCode(4101),
             Self::RateLimited => CloseCode(4102),
+            Self::ConnectionLimit => CloseCode(4504),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
             Self::Draining if native => CloseCode(4200),
@@ -80,6 +85,7 @@ impl DisconnectReason {
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
             Self::RateLimited => "rate limited".into(),
+            Self::ConnectionLimit => "connection limit".into(),
             Self::Draining => "draining".into(),
         }
     }
@@ -107,6 +113,7 @@ impl DisconnectReason {
             Self::Draining => 10,
             Self::Budget => 11,
             Self::RateLimited => 12,
+            Self::ConnectionLimit => 13,
         }
     }
 
