@@ -1,7 +1,7 @@
 # Everyday tasks. Each is one command that can as well be typed.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint ci bench fuzz load floor peers docs clean
+.PHONY: help build demo test lint ci abuse bench fuzz load floor peers docs clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
@@ -38,6 +38,9 @@ lint: ## Check formatting and lints
 
 ci: ## Do what CI does
 	.ci/run
+
+abuse: ## Run what docs/FAULTS.md says is on demand: minutes of floods, crowds and churn
+	cargo test --package fanfare-gateway --test abuse -- --ignored --test-threads 1
 
 bench: ## Measure the parts (criterion)
 	cargo bench --package fanfare-benches

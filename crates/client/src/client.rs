@@ -9,6 +9,7 @@ use crate::connection::Address;
 use crate::publisher::Publisher;
 use crate::raw::RawSubscription;
 use crate::session::{Session, SubscribeError};
+use crate::stream::{self, Trust};
 use crate::subscription::Subscription;
 use crate::topic_request::{Start, TopicRequest};
 
@@ -41,11 +42,17 @@ pub enum UrlError {
         /// What is wrong with it.
         source: InvalidUri,
     },
-    /// `https` or `wss`.
-    #[error("this client speaks no TLS yet: use http://HOST:PORT, or terminate TLS in front of it")]
-    Tls,
-    /// Anything but `http`, or no scheme.
-    #[error("{0:?} does not begin with http://")]
+    /// `https`, and nobody to trust.
+    #[error("{0:?} needs an authority that vouches for the server")]
+    NoAuthority(String),
+    /// `http`, and somebody to trust.
+    #[error("{0:?} is not under TLS, so there is nobody to vouch for it")]
+    NoTls(String),
+    /// No certificate in what should be an authority's.
+    #[error("the authority is not a certificate in PEM form")]
+    BadAuthority,
+    /// Anything but `http` and `https`, or no scheme.
+    #[error("{0:?} does not begin with http:// or https://")]
     Scheme(String),
     /// A user, a path or a query.
     #[error("{0:?} says more than http://HOST:PORT")]
@@ -58,18 +65,34 @@ impl Client {
     /// # Errors
     /// [`UrlError`] for anything else; nothing is resolved or connected here.
     pub fn new(base_url: &str) -> Result<Self, UrlError> {
+        Self::with_trust(base_url, None)
+    }
+
+    /// Takes `https://HOST` or `https://HOST:PORT`, and the certificates of the authorities that may vouch for the server,
+    /// in PEM form. WebSockets are under TLS, too.
+    ///
+    /// # Errors
+    /// [`UrlError`] for anything else; nothing is resolved or connected here.
+    pub fn secure(base_url: &str, authorities: &[u8]) -> Result<Self, UrlError> {
+        Self::with_trust(base_url, Some(stream::trust(authorities).ok_or(UrlError::BadAuthority)?))
+    }
+
+    fn with_trust(base_url: &str, trust: Option<Trust>) -> Result<Self, UrlError> {
         let url = || base_url.to_owned();
         let uri: Uri = base_url.parse().map_err(|source| UrlError::Malformed { url: url(), source })?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https" | "wss") => return Err(UrlError::Tls),
+        let port = match (uri.scheme_str(), &trust) {
+            (Some("http"), None) => 80,
+            (Some("https"), Some(_)) => 443,
+            (Some("http"), Some(_)) => return Err(UrlError::NoTls(url())),
+            (Some("https"), None) => return Err(UrlError::NoAuthority(url())),
             _ => return Err(UrlError::Scheme(url())),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| UrlError::NotABase(url()))?;
         if uri.path() != "/" || uri.query().is_some() || authority.as_str().contains('@') {
             return Err(UrlError::NotABase(url()));
         }
-        let address = Address::new(authority.as_str(), authority.host(), uri.port_u16().unwrap_or(80));
+        let port = uri.port_u16().unwrap_or(port);
+        let address = Address::new(authority.as_str(), authority.host(), port, trust);
         Ok(Self { address, timeout: TIMEOUT_DEFAULT })
     }
 
@@ -178,8 +201,8 @@ mod tests {
     #[test]
     fn an_unusable_url_says_what_is_wrong_with_it() {
         for (url, message) in [
-            ("https://example.org", "this client speaks no TLS yet"),
-            ("wss://example.org", "this client speaks no TLS yet"),
+            ("https://example.org", "needs an authority"),
+            ("wss://example.org", "does not begin with http://"),
             ("ws://example.org", "does not begin with http://"),
             ("localhost:8080", "does not begin with http://"),
             ("/topics", "does not begin with http://"),

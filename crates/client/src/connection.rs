@@ -20,6 +20,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::stream::{Stream, Trust};
+
 /// The longest answer read: some 40,000 results of a `POST /publish`.
 pub(crate) const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -29,12 +31,14 @@ pub(crate) struct Address {
     authority: String,
     host: String,
     port: u16,
+    /// Then it is under TLS.
+    trust: Option<Trust>,
 }
 
 impl Address {
-    pub(crate) fn new(authority: &str, host: &str, port: u16) -> Self {
+    pub(crate) fn new(authority: &str, host: &str, port: u16, trust: Option<Trust>) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        Self { authority: authority.to_owned(), host: host.to_owned(), port }
+        Self { authority: authority.to_owned(), host: host.to_owned(), port, trust }
     }
 
     /// For the `Host` header and for error messages.
@@ -42,11 +46,14 @@ impl Address {
         &self.authority
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    async fn connect(&self) -> io::Result<Stream> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         // Requests and frames are small and somebody waits for each.
         stream.set_nodelay(true)?;
-        Ok(stream)
+        match &self.trust {
+            Some(trust) => Stream::secure(stream, trust, &self.host).await,
+            None => Ok(Stream::Plain(stream)),
+        }
     }
 }
 
@@ -60,7 +67,7 @@ pub(crate) struct Answer {
 /// How an upgrade ended.
 pub(crate) enum Upgraded {
     /// 101: the socket, and what the server sent after its answer.
-    Yes { headers: HeaderMap, stream: TcpStream, read_ahead: Bytes },
+    Yes { headers: HeaderMap, stream: Stream, read_ahead: Bytes },
     /// Any other answer.
     No(Answer),
 }
@@ -86,7 +93,7 @@ pub(crate) struct Connection {
 
 /// The half of a connection that does the I/O.
 struct Driver {
-    connection: Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>,
+    connection: Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>,
     /// It must not be polled again.
     ended: bool,
 }

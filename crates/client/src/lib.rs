@@ -64,6 +64,7 @@ mod publisher;
 mod raw;
 mod refusal;
 pub mod session;
+mod stream;
 mod subscription;
 mod topic_request;
 mod wanted;

@@ -14,6 +14,7 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, Cursor};
 use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -24,14 +25,13 @@ use hyper::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Method, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Chain, Join, Sink};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Chain, Join, ReadHalf, Sink, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::{Address, Connection, Upgraded};
 use crate::refusal::HttpRefusal;
 use crate::session::SubscribeError;
+use crate::stream::Stream;
 
 /// The longest message read; 256 times the server's default for a payload.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -81,13 +81,13 @@ pub(crate) enum Incoming {
     Closed(Closed),
 }
 
-type Reader = WebSocket<Join<Chain<Cursor<Bytes>, OwnedReadHalf>, Sink>>;
+type Reader = WebSocket<Join<Chain<Cursor<Bytes>, ReadHalf<Stream>>, Sink>>;
 type Reading = Pin<Box<dyn Future<Output = (Reader, Result<Frame<'static>, WebSocketError>)> + Send>>;
 
 /// See the [module](self).
 pub(crate) struct Socket {
     reading: Reading,
-    write_half: OwnedWriteHalf,
+    write_half: WriteHalf<Stream>,
     unsent: BytesMut,
     /// The first fragments of a message, and whether it is text.
     fragments: Option<(OpCode, BytesMut)>,
@@ -147,8 +147,8 @@ impl Socket {
         }
     }
 
-    fn new(stream: TcpStream, read_ahead: Bytes, timeout: Duration) -> Self {
-        let (read_half, write_half) = stream.into_split();
+    fn new(stream: Stream, read_ahead: Bytes, timeout: Duration) -> Self {
+        let (read_half, write_half) = tokio::io::split(stream);
         // The reader answers nothing by itself: pongs and closes take the one way out, after what is unsent.
         let stream = tokio::io::join(Cursor::new(read_ahead).chain(read_half), tokio::io::sink());
         let mut reader = WebSocket::after_handshake(stream, Role::Client);
@@ -322,7 +322,7 @@ impl Socket {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
             }
-            Ok(())
+            write_half.flush().await
         };
         match timeout(*limit, writing).await {
             Ok(written) => written.map_err(|error: io::Error| ReceiveError::Lost(error.to_string())),
@@ -346,7 +346,8 @@ impl Socket {
     pub(crate) fn abandon(&mut self, code: u16) {
         self.ended = true;
         self.queue(Frame::close(code, b""));
-        let _ = self.write_half.try_write(&self.unsent);
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut self.write_half).poll_write(&mut context, &self.unsent);
     }
 }
 

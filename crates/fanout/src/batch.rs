@@ -8,6 +8,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fanfare_wire::{Epoch, FormatId, Message, Topic};
@@ -20,6 +21,8 @@ pub(crate) struct Batch {
     pub(crate) epoch: Epoch,
     /// The conflation key of a batch of one message.
     pub(crate) key: Option<Box<str>>,
+    /// When its pass began. Of a replay, nothing: its messages are as old as they are asked for.
+    pub(crate) at: Option<Instant>,
     bytes: Bytes,
     /// Where each message ends, and its offset.
     marks: SmallVec<[Mark; 1]>,
@@ -40,7 +43,12 @@ pub(crate) const JOINED_BYTES_MAX: usize = 64 * 1024;
 
 impl Batch {
     /// Splits `messages`, all of one topic and in order, into batches, the first of which begins with `mark`.
-    pub(crate) fn join(format: FormatId, mark: Option<&Bytes>, messages: &[Arc<Message>]) -> Batches {
+    pub(crate) fn join(
+        format: FormatId,
+        mark: Option<&Bytes>,
+        messages: &[Arc<Message>],
+        at: Option<Instant>,
+    ) -> Batches {
         let mut batches = SmallVec::new();
         let mut rest = messages;
         let mut mark = mark;
@@ -57,7 +65,7 @@ impl Batch {
                 })
                 .count();
             let (joined, later) = rest.split_at(count);
-            batches.push(Rc::new(Self::new(first, format, mark.take(), joined)));
+            batches.push(Rc::new(Self { at, ..Self::new(first, format, mark.take(), joined) }));
             rest = later;
         }
         batches
@@ -69,14 +77,15 @@ impl Batch {
         let mut marks = SmallVec::new();
         marks.push(Mark { end: bytes.len() as u32, offset: message.offset() });
         let key = message.key().map(Into::into);
-        Self { topic: message.topic().clone(), epoch: message.epoch(), key, bytes, marks }
+        Self { topic: message.topic().clone(), epoch: message.epoch(), key, at: None, bytes, marks }
     }
 
     /// The newest message of each key, in the order of their offsets.
-    pub(crate) fn newest(format: FormatId, messages: &[Arc<Message>]) -> Vec<Rc<Self>> {
+    pub(crate) fn newest(format: FormatId, messages: &[Arc<Message>], at: Option<Instant>) -> Vec<Rc<Self>> {
         let mut keys = std::collections::HashSet::<_, ahash::RandomState>::default();
         let newest = messages.iter().rev().filter(|message| keys.insert(message.key()));
-        let mut newest: Vec<_> = newest.map(|message| Rc::new(Self::single(format, message))).collect();
+        let mut newest: Vec<_> =
+            newest.map(|message| Rc::new(Self { at, ..Self::single(format, message) })).collect();
         newest.reverse();
         newest
     }
@@ -96,14 +105,12 @@ impl Batch {
             }
         };
         let mut end = mark.len() as u32;
-        let marks = messages
-            .iter()
-            .map(|message| {
-                end += message.frame(format).len() as u32;
-                Mark { end, offset: message.offset() }
-            })
-            .collect();
-        Self { topic: first.topic().clone(), epoch: first.epoch(), key: None, bytes, marks }
+        let mut marks = SmallVec::with_capacity(messages.len());
+        for message in messages {
+            end += message.frame(format).len() as u32;
+            marks.push(Mark { end, offset: message.offset() });
+        }
+        Self { topic: first.topic().clone(), epoch: first.epoch(), key: None, at: None, bytes, marks }
     }
 
     /// How many messages.
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn frames_join_up_to_a_bound() {
         fn check(sizes: &[usize], expect: &[u32]) {
-            let batches = Batch::join(FormatId::RAW, None, &messages(sizes));
+            let batches = Batch::join(FormatId::RAW, None, &messages(sizes), None);
             assert_eq!(batches.iter().map(|batch| batch.len()).collect::<Vec<_>>(), expect, "{sizes:?}");
         }
         check(&[], &[]);
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_cut_at_messages() {
-        let batches = Batch::join(FormatId::RAW, None, &messages(&[1, 2, 3]));
+        let batches = Batch::join(FormatId::RAW, None, &messages(&[1, 2, 3]), None);
         let batch = &batches[0];
         assert_eq!(batch.messages(0, 3), b"\x81\x01x\x81\x02xx\x81\x03xxx");
         assert_eq!(batch.messages(1, 2), b"\x81\x02xx");
@@ -201,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_mark_belongs_to_the_first_message() {
-        let batches = Batch::join(FormatId::RAW, Some(&"mark".into()), &messages(&[1, 2, 70_000]));
+        let batches = Batch::join(FormatId::RAW, Some(&"mark".into()), &messages(&[1, 2, 70_000]), None);
         assert_eq!(batches.len(), 2);
         assert_eq!(batches[0].messages(0, 2), b"mark\x81\x01x\x81\x02xx");
         assert_eq!(batches[0].messages(1, 2), b"\x81\x02xx");
@@ -217,14 +224,14 @@ mod tests {
             Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
         };
         let messages = [(1, Some("a")), (2, Some("b")), (3, Some("a")), (4, None), (5, None), (6, Some("c"))];
-        let newest = Batch::newest(FormatId::RAW, &messages.map(keyed));
+        let newest = Batch::newest(FormatId::RAW, &messages.map(keyed), None);
         assert_eq!(newest.iter().map(|batch| batch.offset(0)).collect::<Vec<_>>(), [2, 3, 5, 6]);
     }
 
     #[test]
     fn a_lone_message_is_not_copied() {
         let messages = messages(&[9]);
-        let batch = &Batch::join(FormatId::RAW, None, &messages)[0];
+        let batch = &Batch::join(FormatId::RAW, None, &messages, None)[0];
         assert_eq!(batch.bytes.as_ptr(), messages[0].frame(FormatId::RAW).as_ptr());
     }
 }

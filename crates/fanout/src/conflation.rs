@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
+use std::time::Instant;
 
 use fanfare_wire::Topic;
 
@@ -132,6 +133,14 @@ impl Conflation {
         self.messages -= 1;
         self.bytes -= size(&oldest);
         Some((oldest, is_last))
+    }
+
+    /// When the topic's oldest message came to wait.
+    pub(crate) fn oldest(&self, topic: &Topic) -> Option<Instant> {
+        match self.topics.get(topic)? {
+            Newest::One(one) => one.at,
+            Newest::Keyed(keyed) => keyed.iter().filter_map(|by_key| by_key.0.at).min(),
+        }
     }
 
     /// Whether something of the topic waits.

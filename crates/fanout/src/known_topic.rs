@@ -26,6 +26,8 @@ pub(crate) struct KnownTopic {
     pub(crate) patterns: SmallVec<[u32; 2]>,
     /// A pass under way has messages of it: it stays even when nobody is left.
     pub(crate) in_pass: bool,
+    /// Which of a pass's topics it is, if it is one of them.
+    pub(crate) place: u32,
     /// Spoke since the last sweep.
     pub(crate) used: bool,
     /// Its last message, as far as is known here. Kept for topics that can be stale.
@@ -43,6 +45,7 @@ impl KnownTopic {
             direct: None,
             patterns: SmallVec::new(),
             in_pass: false,
+            place: 0,
             used: true,
             last_at: None,
             is_stale: false,

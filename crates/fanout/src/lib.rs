@@ -20,6 +20,7 @@ mod audience;
 mod batch;
 pub mod budget;
 mod conflation;
+mod describe;
 mod known_topic;
 mod outbox;
 mod pacing;
@@ -35,6 +36,7 @@ mod turn;
 mod visit;
 
 pub use audience::Wish;
+pub use describe::Described;
 pub use known_topic::TopicSettings;
 pub use outbox::{Flushed, OutboxLimits};
 pub use pass::{Pass, Progress, Report};

@@ -20,6 +20,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fanfare_wire::event::{Event, GapReason};
@@ -76,6 +77,9 @@ const READY_STEP: usize = SLICES_MAX;
 
 /// Conflating topics whose frames are together past this are not made ready: what waits longer may still become newer.
 const READY_BYTES: usize = 8 * 1024;
+
+/// Of so many messages at the front the oldest is told.
+const OLDEST_LOOKED_AT: usize = 8;
 
 /// A queue that grew past this many entries gives its memory back whenever it is empty. A smaller one is kept from pass to
 /// pass, which so need not allocate, until its subscriber is idle.
@@ -180,6 +184,26 @@ impl Outbox {
     pub(crate) fn bytes(&self) -> usize {
         let conflated = self.conflation.as_ref().map_or(0, |conflation| conflation.bytes);
         self.bytes + self.ready_bytes + self.replay_bytes + self.control_bytes + conflated
+    }
+
+    /// How many messages wait, without those of a replay further back, and since when the oldest live one does.
+    pub(crate) fn waiting(&self) -> (usize, Option<Instant>) {
+        let ready = self.queue.iter().map(|entry| match entry {
+            Entry::Messages { from, to, .. } => (to - from) as usize,
+            _ => 0,
+        });
+        (ready.sum::<usize>() + self.conflated(), self.oldest())
+    }
+
+    /// Since when the oldest live message waits.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        // They stand in their order, but for the newest of a topic, which keep its place: one of the first is the oldest.
+        let first = self.queue.iter().filter_map(|entry| match entry {
+            Entry::Messages { batch, .. } => batch.at,
+            Entry::Newest(topic) => self.conflation.as_ref()?.oldest(topic),
+            _ => None,
+        });
+        first.take(OLDEST_LOOKED_AT).min()
     }
 
     /// Whether the batch stays within the bounds. An outbox in which no whole message waits takes any one batch.

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fanfare_wire::event::{Event, Status};
-use fanfare_wire::{Epoch, FORMATS, FormatId, Message, Name};
-use smallvec::SmallVec;
+use fanfare_wire::{Epoch, FormatId, Message, Name};
+use smallvec::{SmallVec, smallvec};
 
 use crate::batch::{Batch, Batches};
 use crate::outbox::Flushed;
@@ -70,15 +70,19 @@ pub struct Pass {
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) topic: u32,
-    pub(crate) messages: Vec<Arc<Message>>,
-    pub(crate) frames: [Frames; FORMATS.len()],
+    pub(crate) messages: Messages,
+    /// For each format that a plan names.
+    frames: SmallVec<[(FormatId, Frames); 1]>,
     pub(crate) plans: SmallVec<[Plan; 1]>,
     /// The audiences whose lists must keep their places.
     pub(crate) walked: SmallVec<[u32; 1]>,
 }
 
+/// A topic's messages in a pass. One is the rule.
+type Messages = SmallVec<[Arc<Message>; 1]>;
+
 /// A topic's messages in one format.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Frames {
     pub(crate) batches: Batches,
     pub(crate) newest: Newest,
@@ -106,6 +110,14 @@ struct Cursor {
     plan: usize,
     visited: usize,
     flushed: usize,
+}
+
+impl Group {
+    /// Its messages in the format of one of its plans.
+    pub(crate) fn frames(&self, format: FormatId) -> &Frames {
+        let frames = self.frames.iter().find(|(of, _)| *of == format);
+        &frames.expect("whoever makes a plan makes its frames").1
+    }
 }
 
 /// A pass while it visits subscribers.
@@ -147,17 +159,17 @@ impl Shard {
         through: u64,
         messages: impl IntoIterator<Item = Arc<Message>>,
     ) -> Pass {
-        let mut grouped: Vec<(u32, Vec<Arc<Message>>)> = Vec::new();
-        let mut places: std::collections::HashMap<u32, usize, ahash::RandomState> = Default::default();
+        let mut grouped: SmallVec<[(u32, Messages); 2]> = SmallVec::new();
         for message in messages {
             let Some(topic) = self.known(message.topic()) else { continue };
-            let place = match grouped.last() {
-                Some((last, _)) if *last == topic => grouped.len() - 1,
-                _ => *places.entry(topic).or_insert(grouped.len()),
-            };
-            match grouped.get_mut(place) {
-                Some((_, group)) => group.push(message),
-                None => grouped.push((topic, vec![message])),
+            let place = &mut self.topics[topic as usize].place;
+            match grouped.get_mut(*place as usize) {
+                // Of an earlier pass, the place may be another topic's.
+                Some((of, group)) if *of == topic => group.push(message),
+                _ => {
+                    *place = grouped.len() as u32;
+                    grouped.push((topic, smallvec![message]));
+                }
             }
         }
         self.passes += 1;
@@ -173,7 +185,7 @@ impl Shard {
         if stale.is_empty() {
             return None;
         }
-        let groups = stale.into_iter().map(|topic| self.plan(topic, Vec::new(), now)).collect();
+        let groups = stale.into_iter().map(|topic| self.plan(topic, Messages::new(), now)).collect();
         Some(self.pass(groups, self.through, now))
     }
 
@@ -181,7 +193,7 @@ impl Shard {
         Pass { groups, cursor: Cursor::default(), gathered: Vec::new(), number: self.passes, through, at }
     }
 
-    fn plan(&mut self, topic: u32, messages: Vec<Arc<Message>>, now: Instant) -> Group {
+    fn plan(&mut self, topic: u32, messages: Messages, now: Instant) -> Group {
         let silence = self.hear(topic, !messages.is_empty(), now);
         let known = &mut self.topics[topic as usize];
         known.in_pass = true;
@@ -201,9 +213,10 @@ impl Shard {
                 None => None,
             },
         };
-        let mut frames: [Frames; FORMATS.len()] = Default::default();
+        let mut frames: SmallVec<[(FormatId, Frames); 1]> = SmallVec::new();
         let mut plans = SmallVec::new();
-        let walked: SmallVec<[u32; 1]> = known.audiences().collect();
+        let mut walked: SmallVec<[u32; 1]> = SmallVec::new();
+        known.audiences().for_each(|audience| walked.push(audience));
         for &audience in &walked {
             let listeners = &mut self.audiences[audience as usize];
             let first = listeners.begin_walk();
@@ -213,10 +226,15 @@ impl Shard {
                 if len == 0 {
                     continue;
                 }
-                let batches = &mut frames[format.index()].batches;
-                if batches.is_empty() && format != FormatId::LONG_POLL {
-                    let mark = mark(format, self.node, self.through);
-                    *batches = Batch::join(format, mark.as_ref(), &messages);
+                if !frames.iter().any(|(of, _)| *of == format) {
+                    // Who polls is woken, and reads the ring.
+                    let batches = if format == FormatId::LONG_POLL {
+                        Batches::new()
+                    } else {
+                        let mark = mark(format, self.node, self.through);
+                        Batch::join(format, mark.as_ref(), &messages, Some(now))
+                    };
+                    frames.push((format, Frames { batches, newest: Newest::new() }));
                 }
                 let notice = notices.frame(format, by_pattern);
                 plans.push(Plan { audience, format, by_pattern, len, first: first % len, notice });

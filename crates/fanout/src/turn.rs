@@ -44,7 +44,7 @@ pub(crate) type Newest = OnceCell<Vec<Rc<Batch>>>;
 impl<'a> Offer<'a> {
     /// What a pass has of one topic, all of it.
     pub(crate) fn new(group: &'a Group, format: FormatId, policy: SlowPolicy) -> Self {
-        let frames = &group.frames[format.index()];
+        let frames = group.frames(format);
         Self {
             batches: &frames.batches,
             newest: &frames.newest,
@@ -59,7 +59,10 @@ impl<'a> Offer<'a> {
 
     /// The newest messages after `offset`.
     pub(crate) fn newest_after(&self, offset: u64) -> &[Rc<Batch>] {
-        let newest = self.newest.get_or_init(|| Batch::newest(self.format, self.messages));
+        let newest = self.newest.get_or_init(|| {
+            let at = self.batches.first().and_then(|batch| batch.at);
+            Batch::newest(self.format, self.messages, at)
+        });
         &newest[newest.partition_point(|batch| batch.offset(0) <= offset)..]
     }
 

@@ -50,7 +50,7 @@ impl<'a, 'b> Visit<'a, 'b> {
         pass: u64,
         now: Instant,
     ) -> Self {
-        let plain = match &group.frames[plan.format.index()].batches[..] {
+        let plain = match &group.frames(plan.format).batches[..] {
             [one] if plan.notice.is_none() && !plan.by_pattern => Some(one),
             _ => None,
         };
@@ -119,7 +119,7 @@ impl<'a, 'b> Visit<'a, 'b> {
         }
         if first
             && !gather
-            && let [one] = &group.frames[plan.format.index()].batches[..]
+            && let [one] = &group.frames(plan.format).batches[..]
         {
             return self.due(subscriber.id(listed.slot), one, listed, start).map_or(Paid::Done, Paid::Due);
         }

@@ -1,13 +1,13 @@
 //! The listeners, and what happens between `accept` and a request.
 //!
 //! ```text
-//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► address ─► first byte ─► requests ─► WebSocket or stream, or the end
+//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► address ─► first byte, or TLS ─► requests ─► WebSocket or stream, or the end
 //! ```
 //! Whoever meets a bound on the way is told so and let go; see [`admission`].
 
 use std::future::poll_fn;
-use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::io::{Error, ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
@@ -29,8 +29,11 @@ use crate::connection::Permit;
 use crate::drain::Phase;
 use crate::forwarded;
 use crate::limits::Limits;
+use crate::log::rate::Kind;
 use crate::proxy_protocol;
 use crate::routes::{self, Upgrade, UpgradeSlot};
+use crate::socket::Socket;
+use crate::tls::{self, Handshake};
 use crate::transport::{http_stream, websocket};
 use crate::worker::Worker;
 
@@ -43,7 +46,7 @@ pub(crate) fn listen(
     limits: &Limits,
     shared: bool,
 ) -> Result<std::net::TcpListener, Error> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // One listener per worker on one port: the kernel spreads connections by a hash of their addresses.
     socket.set_reuse_port(shared)?;
@@ -79,7 +82,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             Ok((stream, peer)) => {
                 worker.counters().accepted.add(1);
                 match admission::connection(&worker) {
-                    Ok(permit) => drop(spawn_local(serve(Rc::clone(&worker), stream, peer, permit))),
+                    Ok(permit) => drop(spawn_local(begin(Rc::clone(&worker), stream, peer, permit))),
                     Err(bound) => refuse(&worker, &stream, bound),
                 }
             }
@@ -91,7 +94,9 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
                     continue;
                 }
                 // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
-                tracing::warn!(%error, "accepting pauses");
+                if let Some(suppressed) = worker.shared.may_log(Kind::Accept) {
+                    tracing::warn!(%error, suppressed, "accepting pauses");
+                }
                 sleep(worker.shared.config().limits.accept_pause).await;
             }
         }
@@ -125,35 +130,39 @@ impl Reserve {
     }
 }
 
-/// Tells a connection past a bound to come back later. What its socket does not take at once, it does not get.
+/// Tells a connection past a bound to come back later. What its socket does not take at once, it does not get; and who
+/// expects a handshake gets nothing.
 fn refuse(worker: &Worker, stream: &TcpStream, bound: Bound) {
+    worker.counters().refused(bound);
     if bound == Bound::Connections {
         worker.counters().refused_connections.add(1);
     }
-    tell(worker, &SockRef::from(stream), bound);
-}
-
-fn tell(worker: &Worker, socket: &Socket, bound: Bound) {
-    worker.counters().refused(bound);
+    if worker.shared.tls.is_some() {
+        return;
+    }
+    let socket = SockRef::from(stream);
     // Closed with bytes unread, the connection would be reset, and the peer might never see the answer.
     let _ = (&*socket).read(&mut worker.scratch.borrow_mut());
-    let _ = (&*socket).write(bound.answer());
+    let _ = socket.send(bound.answer());
 }
 
-/// Takes a connection from its first byte to its end, or to the subscriber that it becomes.
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let connections = &worker.counters().http_connections;
-    connections.add(1);
-    let mut phase = worker.shared.phase(worker.index);
-    let opened = tokio::select! {
-        biased;
-        opened = open(&worker, &stream, peer, &permit) => opened,
-        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => None,
+/// Takes a connection from `accept` to its end, or to the subscriber that it becomes.
+async fn begin(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let opened = {
+        let _counted = Counted::new(&worker);
+        let mut phase = worker.shared.phase(worker.index);
+        tokio::select! {
+            biased;
+            opened = open(&worker, &stream, peer, &permit) => opened,
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => None,
+        }
     };
-    if let Some(peer) = opened {
-        requests(&worker, stream, peer, permit).await;
+    match (opened, &worker.shared.tls) {
+        (None, _) => {}
+        (Some(peer), None) => serve(worker, Socket::Plain(stream), peer, permit).await,
+        // A task of its own, so that nothing of a handshake stays in memory.
+        (Some(peer), Some(_)) => drop(spawn_local(secure(Rc::clone(&worker), stream, peer, permit))),
     }
-    connections.subtract(1);
 }
 
 /// What comes before the first request. The address of whoever is at the other end; nothing if the connection is not to go on.
@@ -162,6 +171,10 @@ async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr, permit: &Pe
     if let Err(bound) = admission::address(worker, peer, permit) {
         refuse(worker, stream, bound);
         return None;
+    }
+    if worker.shared.tls.is_some() {
+        // A handshake has a time of its own.
+        return Some(peer);
     }
     let limit = worker.shared.config().limits.first_request_timeout;
     // Looked at, and left where it is: a new socket counts as readable until it is tried.
@@ -197,13 +210,29 @@ async fn proxied(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Optio
     }
 }
 
+/// Shakes hands, and serves who did.
+async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Permit) {
+    let mut phase = worker.shared.phase(worker.index);
+    let shaken = tokio::select! {
+        biased;
+        shaken = tls::shake_hands(&worker, stream) => shaken,
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => Err(Handshake::Gone),
+    };
+    let result = shaken.as_ref().err().copied().unwrap_or(Handshake::Done);
+    worker.counters().tls_handshakes[result.index()].add(1);
+    if let Ok(socket) = shaken {
+        drop(spawn_local(serve(Rc::clone(&worker), socket, peer, permit)));
+    }
+}
+
 /// Serves requests on a connection until it ends or becomes a subscriber.
-async fn requests(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Permit) {
+async fn serve(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit: Permit) {
+    let _counted = Counted::new(&worker);
     let config = worker.shared.config();
     let limits = &config.limits;
     let upgrade = Rc::new(UpgradeSlot::new(permit));
     let service = service_fn({
-        let (worker, upgrade) = (Rc::clone(worker), Rc::clone(&upgrade));
+        let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
         move |request: Request<Incoming>| {
             let client = forwarded::client(&worker.shared.config(), peer, request.headers());
             routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
@@ -214,7 +243,7 @@ async fn requests(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: 
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_bytes)
         .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut phase = worker.shared.phase(worker.index);
     let mut draining = false;
     let served = tokio::select! {
@@ -228,32 +257,56 @@ async fn requests(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: 
         }
     };
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
+    let socket = parts.io.into_inner();
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
         (Ok(()), Some((Upgrade::WebSocket(endpoint, format, client), permit))) => {
-            let (worker, read_ahead) = (Rc::clone(worker), parts.read_buf);
-            drop(spawn_local(websocket::open(worker, stream, read_ahead, endpoint, format, client, permit)));
+            let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
+            drop(spawn_local(websocket::open(worker, socket, read_ahead, endpoint, format, client, permit)));
         }
         (Err(_), Some((Upgrade::Stream(request), permit))) => {
-            drop(spawn_local(http_stream::open(Rc::clone(worker), stream, request, permit)));
+            drop(spawn_local(http_stream::open(Rc::clone(&worker), socket, request, permit)));
         }
-        // Between two requests nobody waits for an answer.
-        (Err(error), _) if error.is_timeout() && !parts.read_buf.is_empty() => {
-            refuse(worker, &stream, Bound::HeaderTimeout);
+        (Err(error), _) if error.is_timeout() => {
+            // Between two requests nobody is refused anything.
+            if !parts.read_buf.is_empty() {
+                worker.counters().refused(Bound::HeaderTimeout);
+            }
+            socket.write_now(Bound::HeaderTimeout.answer());
         }
         (Ok(()), None) if !draining => tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-            _ = timeout(limits.close_timeout, linger(worker, &stream)) => {}
+            _ = timeout(limits.close_timeout, linger(&worker, &socket)) => {}
         },
         _ => {}
     }
 }
 
+/// A connection that carries requests, in the gauge of those. Its task may end in a panic.
+struct Counted(Rc<Worker>);
+
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.counters().http_connections.add(1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters().http_connections.subtract(1);
+        if std::thread::panicking() {
+            self.0.counters().panics.add(1);
+        }
+    }
+}
+
 /// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,
 /// the connection would be reset, and the peer might never see the answer that says why.
-async fn linger(worker: &Worker, stream: &TcpStream) {
-    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+async fn linger(worker: &Worker, socket: &Socket) {
+    poll_fn(|context| socket.poll_shutdown(context)).await;
+    // Below TLS: nobody decrypts what is thrown away.
+    let stream = socket.tcp();
     while stream.readable().await.is_ok() {
         match stream.try_read(&mut worker.scratch.borrow_mut()) {
             Ok(0) => return,

@@ -1,5 +1,6 @@
 //! The command line: subcommands, and a flag and environment variable for each key of the configuration.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -31,6 +32,8 @@ pub enum Action {
     Publish(Publish),
     /// `fanfare subscribe`
     Subscribe(Subscribe),
+    /// `fanfare healthcheck`, of the gateway with this operators' address.
+    Healthcheck(SocketAddr),
 }
 
 /// The whole command line.
@@ -42,6 +45,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(publish())
         .subcommand(subscribe())
+        .subcommand(healthcheck())
         .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
         .subcommand(
             with_config(
@@ -80,6 +84,7 @@ fn publish() -> Command {
                 .conflicts_with("message"),
         )
         .arg(url())
+        .arg(ca())
         .arg(Arg::new("content-type").long("content-type").value_name("TYPE").help(
             "What the messages are, such as application/json [default: text if it is UTF-8, else binary]",
         ))
@@ -96,6 +101,7 @@ fn subscribe() -> Command {
                 .num_args(1..),
         )
         .arg(url())
+        .arg(ca())
         .arg(
             Arg::new("from")
                 .long("from")
@@ -107,6 +113,29 @@ fn subscribe() -> Command {
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help(
             "Print whole messages with topic and offset, and gaps and the like, one JSON object a line",
         ))
+}
+
+fn healthcheck() -> Command {
+    Command::new("healthcheck")
+        .about("Ask the gateway of this host whether it is alive: exit code 0 or 1")
+        .arg(
+            Arg::new("admin")
+                .long("admin")
+                .env("FANFARE_ADMIN")
+                .value_name("ADDRESS")
+                .help("Its operators' address")
+                .value_parser(value_parser!(SocketAddr))
+                .default_value("127.0.0.1:9090"),
+        )
+}
+
+fn ca() -> Arg {
+    Arg::new("ca")
+        .long("ca")
+        .env("FANFARE_CA")
+        .value_name("PATH")
+        .help("A PEM file with the authorities that may vouch for the gateway, for an https URL")
+        .value_parser(value_parser!(PathBuf))
 }
 
 fn url() -> Arg {
@@ -133,6 +162,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         }),
         Some(("publish", matches)) => Ok(Action::Publish(Publish {
             url: text(matches, "url").unwrap_or_default(),
+            ca: matches.get_one("ca").cloned(),
             topic: text(matches, "topic").unwrap_or_default(),
             input: match (text(matches, "message"), matches.get_one::<PathBuf>("file")) {
                 (Some(message), _) => Input::Message(message),
@@ -143,6 +173,7 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
         })),
         Some(("subscribe", matches)) => Ok(Action::Subscribe(Subscribe {
             url: text(matches, "url").unwrap_or_default(),
+            ca: matches.get_one("ca").cloned(),
             topics: matches.get_many("topics").map(|topics| topics.cloned().collect()).unwrap_or_default(),
             start: match text(matches, "from").as_deref() {
                 Some("live") => Start::Live,
@@ -151,6 +182,10 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
             },
             json: matches.get_flag("json"),
         })),
+        Some(("healthcheck", matches)) => {
+            let admin = matches.get_one::<SocketAddr>("admin").copied();
+            Ok(Action::Healthcheck(admin.expect("it has a default")))
+        }
         Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
         None => Err(ConfigError(vec!["a subcommand is missing".into()])),
     }

@@ -1,11 +1,13 @@
 //! Reads request bodies, within bounds of size, time, and memory over all connections.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{sleep, timeout};
@@ -14,28 +16,41 @@ use crate::error::ApiError;
 use crate::server::Shared;
 
 /// The body, whole, within `Limits::body_timeout`.
-pub(crate) async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, ApiError> {
-    let max = shared.config().limits.body_bytes;
+pub(crate) async fn read(body: &mut Incoming, shared: &Shared) -> Result<Bytes, ApiError> {
+    let limits = &shared.config().limits;
+    let max = limits.body_bytes;
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(max));
     }
-    let mut held = Held::new(&shared.inflight_body_bytes, shared.config().limits.inflight_body_bytes);
-    let mut body = Limited::new(body, max);
-    let mut deadline = pin!(sleep(shared.config().limits.body_timeout));
+    let mut frame = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+    if let Poll::Ready(Some(Ok(frame))) = &mut frame
+        && let Some(data) = frame.data_mut()
+        && data.len() <= max
+        && body.is_end_stream()
+    {
+        // It came with its head, as nearly all do: no timer is set for it, and it is never held while anybody waits.
+        return Ok(std::mem::take(data));
+    }
+    let mut held = Held::new(&shared.inflight_body_bytes, limits.inflight_body_bytes);
+    let mut deadline = pin!(sleep(limits.body_timeout));
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let frame = tokio::select! {
-            // First: no timer is set for what is there.
-            biased;
-            frame = body.frame() => frame,
-            () = &mut deadline => return Err(too_slow()),
+        let next = match frame {
+            Poll::Ready(next) => next,
+            Poll::Pending => tokio::select! {
+                biased;
+                next = body.frame() => next,
+                () = &mut deadline => return Err(too_slow()),
+            },
         };
-        let Some(frame) = frame else { break };
-        let Ok(data) = frame.map_err(|error| read_error(&*error, max))?.into_data() else { continue };
-        if first.is_empty() && body.is_end_stream() {
-            // All of it came at once: it is never held while anybody waits.
-            return Ok(data);
+        frame = Poll::Pending;
+        let Some(next) = next else { break };
+        let next =
+            next.map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
+        let Ok(data) = next.into_data() else { continue };
+        if held.bytes + data.len() > max {
+            return Err(too_large(max));
         }
         held.take(data.len())?;
         if first.is_empty() {
@@ -47,7 +62,7 @@ pub(crate) async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, ApiEr
             rest.extend_from_slice(&data);
         }
     }
-    // A body in one piece, as nearly all are, is not copied.
+    // A body in one piece is not copied.
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
@@ -65,7 +80,7 @@ pub(crate) fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A body that is read line by line while it arrives. One line is within `Limits::body_bytes`, and a pause within
 /// `Limits::stream_idle`.
 pub(crate) struct Lines<'a> {
-    body: Incoming,
+    body: &'a mut Incoming,
     buffer: BytesMut,
     /// Where the search for the end of the line goes on.
     searched: usize,
@@ -76,7 +91,7 @@ pub(crate) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn new(body: Incoming, shared: &'a Shared) -> Self {
+    pub(crate) fn new(body: &'a mut Incoming, shared: &'a Shared) -> Self {
         let config = shared.config();
         let limits = &config.limits;
         Self {
@@ -168,13 +183,6 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.give(self.bytes);
     }
-}
-
-fn read_error(error: &(dyn std::error::Error + Send + Sync + 'static), max: usize) -> ApiError {
-    if error.is::<LengthLimitError>() {
-        return too_large(max);
-    }
-    ApiError::bad_request(format!("the body cannot be read: {error}"))
 }
 
 fn too_large(max: usize) -> ApiError {

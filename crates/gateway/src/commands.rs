@@ -1,13 +1,28 @@
-//! `fanfare publish` and `fanfare subscribe`: the two journeys from a shell.
+//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell, and `fanfare healthcheck`.
 //!
-//! Both talk to a gateway over its public protocol, with the client library, and go on through its restarts.
+//! The two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
 
+pub mod healthcheck;
 pub mod publish;
 pub mod subscribe;
 
 use std::io::Write;
+use std::path::Path;
 
+use anyhow::Context;
+use fanfare_client::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The gateway at `url`, and for `https` the file with who may vouch for it.
+fn client(url: &str, ca: Option<&Path>) -> anyhow::Result<Client> {
+    match ca {
+        Some(path) => {
+            let authorities = std::fs::read(path).with_context(|| format!("--ca {}", path.display()))?;
+            Client::secure(url, &authorities).context("--url and --ca")
+        }
+        None => Client::new(url).context("--url"),
+    }
+}
 
 /// SIGINT and SIGTERM: somebody wants it to end.
 struct Interrupts {

@@ -8,13 +8,14 @@ mod topics;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fanfare_registry::ShardSet;
 use ipnet::IpNet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
+use crate::tls;
 use crate::writer;
 pub use keys::{KEYS, Key, Kind};
 use keys::{text_of, unknown};
@@ -31,6 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address for operators: metrics, health.
     pub admin: SocketAddr,
+    /// A name of that address, besides IP addresses and `localhost`: a request for another one is a stranger's.
+    pub admin_host: Option<String>,
     /// How many workers; each is a thread with its own listener, runtime and shard.
     pub workers: usize,
     /// How passes are written to sockets.
@@ -39,6 +42,12 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Their connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// A PEM file: the certificate of the public address, and its chain. With it the address speaks TLS only.
+    pub tls_certificate: Option<PathBuf>,
+    /// A PEM file: the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// How lines of the log look.
+    pub log_format: LogFormat,
     /// Every bound.
     pub limits: Limits,
     /// Rules for topics; the first match wins.
@@ -57,6 +66,16 @@ pub enum WriterChoice {
     Inline,
 }
 
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object per line.
+    Json,
+}
+
 /// What is wrong with a configuration: one line per error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
@@ -72,10 +91,14 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin_host: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
             writer: WriterChoice::default(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
+            tls_certificate: None,
+            tls_key: None,
+            log_format: LogFormat::default(),
             limits: Limits::default(),
             topics: Vec::new(),
         }
@@ -173,6 +196,9 @@ impl Config {
         if limits.body_bytes > limits.inflight_body_bytes {
             errors.push("limits.body_bytes: larger than limits.inflight_body_bytes".into());
         }
+        if limits.poll_bytes > limits.inflight_poll_bytes {
+            errors.push("limits.poll_bytes: larger than limits.inflight_poll_bytes".into());
+        }
         if limits.body_bytes > limits.inbox_bytes {
             errors.push(
                 "limits.body_bytes: larger than limits.inbox_bytes, which a full body could then never enter"
@@ -193,6 +219,9 @@ impl Config {
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             errors.push("proxy_protocol: nobody is trusted to speak it; see trusted_proxies".into());
+        }
+        if let Err(error) = tls::check(self) {
+            errors.push(error);
         }
         if self.writer == WriterChoice::Ring
             && let Err(reason) = writer::probe()
@@ -285,6 +314,8 @@ mod tests {
         check("listen = 1", &["listen: \"1\" is not an address"]);
         check("workers = 0", &["workers: "]);
         check("workers = 1000", &["workers: at most 128"]);
+        check("log_format = \"xml\"", &["log_format: \"xml\" is neither text nor json"]);
+        check("log_format = true", &["log_format: neither a string"]);
         check("workers = [", &["TOML parse error"]);
         check("limits = 1", &["limits: not a table"]);
         check(

@@ -3,27 +3,31 @@
 //! # Owner        one worker's thread; not `Send`
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 
 use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
-use tokio::net::TcpStream;
 
 use crate::admission::Key;
 use crate::client::Client;
 use crate::rate::Meter;
+use crate::session::unix_ms;
+use crate::socket::Socket;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
 
 /// One subscriber's socket. The session's task reads it; the worker's writer writes it.
 pub(crate) struct Connection {
     pub(crate) id: SubscriberId,
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     /// How it sees messages; its transport follows from that.
     pub(crate) format: FormatId,
     pub(crate) client: Client,
+    /// When it became a subscriber, as Unix time in milliseconds: half of an `Instant`, and there are many.
+    pub(crate) since_ms: u64,
     /// Set when the server decides to close; what ends the connection first is its reason.
     pub(crate) closing: Cell<Option<DisconnectReason>>,
     /// The time for closing is over.
@@ -42,16 +46,17 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(
         id: SubscriberId,
-        stream: TcpStream,
+        socket: Socket,
         format: FormatId,
         client: Client,
         permit: Permit,
     ) -> Self {
         Self {
             id,
-            stream,
+            socket,
             format,
             client,
+            since_ms: unix_ms(),
             closing: Cell::new(None),
             expired: Cell::new(false),
             awaiting_pong: Cell::new(false),
@@ -100,6 +105,15 @@ impl Connections {
 
     pub(crate) fn get(&self, id: SubscriberId) -> Option<&Rc<Connection>> {
         self.slots.get(id.slot as usize)?.as_ref().filter(|connection| connection.id == id)
+    }
+
+    /// Those in some slots, of [`Self::slots`] in all.
+    pub(crate) fn within(&self, slots: Range<usize>) -> impl Iterator<Item = &Rc<Connection>> {
+        self.slots.iter().skip(slots.start).take(slots.len()).flatten()
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Every `step`-th slot from `first` on.

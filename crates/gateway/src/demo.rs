@@ -75,6 +75,7 @@ pub(crate) fn response(content_type: &'static str, bytes: Bytes) -> Response<Bod
 
 /// Runs the demo until a signal ends it. When the usual ports are taken and no address was named, free ones do.
 pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64) -> anyhow::Result<()> {
+    anyhow::ensure!(config.tls_certificate.is_none(), "the demo speaks no TLS: leave tls_certificate out");
     // Nobody wants to wait for a balancer and for thousands of clients here.
     config.limits.drain_grace = config.limits.drain_grace.min(Duration::from_millis(100));
     config.limits.drain_window = config.limits.drain_window.min(Duration::from_secs(1));

@@ -1,7 +1,7 @@
 //! What other threads hand to a worker: a bounded batch of messages, taken whole.
 //!
-//! Any thread pushes, only the worker takes. The worker sleeps as the root of its runtime, where waking is deduplicated
-//! and needs no task.
+//! Any thread pushes, only the worker takes. Its fan-out task is woken by the first push after it went to sleep, and by no
+//! other.
 //!
 //! # Bounds       `Limits::inbox_messages`, `Limits::inbox_bytes`; room is reserved before an offset is used
 
@@ -32,6 +32,8 @@ struct State {
     reserved_messages: usize,
     reserved_bytes: usize,
     sleeper: Option<Waker>,
+    /// The worker is to look round, whether there are messages or not.
+    called: bool,
 }
 
 /// The messages of one publish.
@@ -85,11 +87,17 @@ impl Inbox {
         }
     }
 
-    /// Waits until there is something.
+    /// Wakes the worker, though nothing may be there for it.
+    pub(crate) fn call(&self) {
+        self.state.lock().called = true;
+        self.wake();
+    }
+
+    /// Waits until there is something, or somebody calls.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {
             let mut state = self.state.lock();
-            if state.queue.is_empty() {
+            if state.queue.is_empty() && !std::mem::take(&mut state.called) {
                 state.sleeper = Some(context.waker().clone());
                 return Poll::Pending;
             }
@@ -118,6 +126,9 @@ impl Inbox {
 mod tests {
     use super::*;
     use fanfare_wire::{Draft, Epoch, Kind, Position, Topic};
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
 
     fn inbox(messages: usize, bytes: usize) -> Inbox {
         Inbox::new(&Limits { inbox_messages: messages, inbox_bytes: bytes, ..Limits::default() })
@@ -141,6 +152,38 @@ mod tests {
         assert_eq!(inbox.reserve(size(1, 6)), Ok(()));
         inbox.release(size(1, 6));
         assert_eq!(inbox.depth(), (2, 4));
+    }
+
+    #[test]
+    fn the_first_push_wakes_the_worker_and_so_does_a_call() {
+        let inbox = inbox(3, 10);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let is_ready = || pin!(inbox.wait()).poll(&mut Context::from_waker(&waker)).is_ready();
+        let wakes = || woken.0.swap(0, Ordering::Relaxed);
+        assert!(!is_ready());
+        for first in [true, false] {
+            inbox.reserve(size(1, 1)).unwrap();
+            assert_eq!(inbox.push(vec![message()], size(1, 1)), first);
+            inbox.wake();
+        }
+        assert_eq!((wakes(), is_ready()), (1, true));
+        inbox.take(&mut Vec::new());
+        assert!(!is_ready());
+        inbox.call();
+        assert_eq!((wakes(), is_ready(), is_ready()), (1, true, false), "a call is answered once");
+        inbox.call();
+        inbox.call();
+        assert_eq!((wakes(), is_ready(), is_ready()), (1, true, false));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[test]

@@ -21,13 +21,14 @@
 //! | `session::Session`, the read half | its local task |
 //! | the write half | the worker's `writer` |
 //!
-//! Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+//! What operators look at and do is `admin`, which asks workers through `ask`. Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
 
 mod accept;
 mod admin;
 mod admission;
 mod alone;
 pub mod args;
+mod ask;
 mod body;
 mod client;
 pub mod commands;
@@ -38,22 +39,27 @@ mod dispatch;
 mod drain;
 mod error;
 mod forwarded;
+mod framing;
 mod handshake;
 mod idempotency;
 mod inbox;
 mod javascript;
 pub mod limits;
 mod liveness;
+pub mod log;
 mod metrics;
 mod poll;
 mod proxy_protocol;
 mod publish;
 mod query;
 pub mod rate;
+mod request_id;
 mod routes;
 pub mod server;
 mod session;
+mod socket;
 mod subscribe;
+mod tls;
 mod topics;
 mod transport;
 mod units;

@@ -34,12 +34,18 @@ pub struct Row {
     /// What it bounds, in one sentence.
     pub help: &'static str,
     set: fn(&mut Limits, &str) -> Result<(), String>,
+    value: fn(&Limits) -> f64,
 }
 
 impl Row {
     /// Reads `text` into `limits`.
     pub fn set(&self, limits: &mut Limits, text: &str) -> Result<(), String> {
         (self.set)(limits, text)
+    }
+
+    /// What is in force, as a number: things, bytes or seconds.
+    pub fn value(&self, limits: &Limits) -> f64 {
+        (self.value)(limits)
     }
 }
 
@@ -61,6 +67,7 @@ macro_rules! limits {
                 limits.$name = units::$unit(text)?;
                 Ok(())
             },
+            value: |limits| limits!(@value $unit limits.$name),
         }),*];
 
         impl Default for Limits {
@@ -73,6 +80,10 @@ macro_rules! limits {
     (@type Rate) => { Option<Rate> };
     (@type Bytes) => { usize };
     (@type Time) => { Duration };
+    // One without a bound has the largest.
+    (@value Rate $value:expr) => { $value.map_or(f64::INFINITY, |rate| f64::from(rate.per_second)) };
+    (@value Time $value:expr) => { $value.as_secs_f64() };
+    (@value $unit:ident $value:expr) => { $value as f64 };
 }
 
 limits! {
@@ -102,8 +113,9 @@ limits! {
     inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
     header_bytes: Bytes = "16KiB", "Request line and headers (431).";
     proxy_header_timeout: Time = "2s", "From connecting to a whole PROXY protocol header of a trusted proxy (closed).";
-    first_request_timeout: Time = "5s", "From connecting, or from the PROXY header, to the first byte (408).";
+    first_request_timeout: Time = "5s", "From connecting, or from the PROXY header, to the first byte (408). Under TLS it is `tls_handshake_timeout`.";
     header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (closed).";
+    tls_handshake_timeout: Time = "5s", "From connecting to the end of the TLS handshake (closed).";
     body_timeout: Time = "10s", "From the header to the end of the body (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";
 
@@ -125,10 +137,18 @@ limits! {
 
     poll_wait: Time = "60s", "How long a poll may wait, whatever it asks for.";
     poll_messages: Count = "1000", "Messages in the answer to a poll, whatever it asks for.";
+    poll_bytes: Bytes = "4MiB", "Bytes of messages in the answer to a poll, if it has more than one; the next poll goes on there.";
+    inflight_poll_bytes: Bytes = "64MiB", "Answers to polls on their way, over all connections (503).";
     list_topics: Count = "1000", "Topics in one page of the list, whatever is asked for.";
 
     idempotency_keys: Count = "100000", "Remembered idempotency keys; the oldest is forgotten first.";
     idempotency_age: Time = "2m", "How long an idempotency key is remembered.";
+
+    admin_wait: Time = "5s", "How long an operator's request waits for the workers; then it is answered 503.";
+    list_connections: Count = "1000", "Connections in one answer to an operator, whatever is asked for.";
+
+    log_lines: Count = "4096", "Lines that wait for the reader of the log; further ones are dropped. In force from the start.";
+    log_rate: Count = "50", "Lines a second of each kind that clients can cause; the next one says how many were suppressed.";
 
     drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";
     drain_window: Time = "30s", "Over which the closes of a drain are spread.";
@@ -154,5 +174,9 @@ mod tests {
         row.set(&mut limits, "1MiB").unwrap();
         assert_eq!(limits.message_bytes, 1 << 20);
         assert!(row.set(&mut limits, "many").is_err());
+        assert_eq!(row.value(&limits), 1_048_576.0);
+        let time = LIMITS.iter().find(|row| row.name == "drain_window").unwrap();
+        time.set(&mut limits, "1500ms").unwrap();
+        assert_eq!(time.value(&limits), 1.5);
     }
 }

@@ -66,20 +66,52 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut now = 0;
     let mut swept = Instant::now();
+    let mut ages = Ages::default();
     loop {
-        timer.tick().await;
+        let due = timer.tick().await;
+        worker.counters().loop_lag.observe(due.elapsed());
         now = (now + 1) % ticks;
         ping(&worker, now, ticks);
         check_pongs(&worker, (now + ticks - wait) % ticks, ticks);
         expire(&worker);
         beat(&worker);
-        worker.silence.notify_one();
+        // Topics may have become stale.
+        worker.inbox().call();
         // Those who shed are not always those who grow.
         worker.settle();
+        ages.look(&worker);
         if swept.elapsed() >= limits.topic_idle {
             swept = Instant::now();
             worker.shard.borrow_mut().sweep();
             worker.count_topics();
+        }
+    }
+}
+
+/// Looks for the oldest message that waits, at a part of the outboxes in each tick.
+#[derive(Default)]
+struct Ages {
+    parts_seen: usize,
+    oldest: Option<Instant>,
+}
+
+impl Ages {
+    /// So many ticks go over all outboxes: about a second.
+    const PARTS: usize = 10;
+
+    fn look(&mut self, worker: &Worker) {
+        let shard = worker.shard.borrow();
+        if shard.outbox_bytes() > 0 {
+            let part = shard.slots().div_ceil(Self::PARTS);
+            let first = part * self.parts_seen;
+            self.oldest =
+                [self.oldest, shard.oldest_waiting(first..first + part)].into_iter().flatten().min();
+        }
+        self.parts_seen += 1;
+        if self.parts_seen == Self::PARTS {
+            let age = self.oldest.map_or(0, |oldest| oldest.elapsed().as_millis());
+            worker.counters().outbox_age_ms.set(u64::try_from(age).unwrap_or(u64::MAX));
+            *self = Self::default();
         }
     }
 }
@@ -118,7 +150,9 @@ fn ping(worker: &Worker, tick: usize, ticks: usize) {
         worker.shard.borrow_mut().rest(id);
         if let Some(connection) = worker.connections.borrow().get(id) {
             // A stream's heartbeat is not answered: the socket has to take it.
-            let waits = transport::is_websocket(format) || worker.shard.borrow().is_waiting(id);
+            let waits = transport::is_websocket(format)
+                || connection.socket.has_records()
+                || worker.shard.borrow().is_waiting(id);
             connection.awaiting_pong.set(waits);
         }
     }

@@ -5,10 +5,11 @@
 use std::process::ExitCode;
 
 use fanfare_gateway::args::{self, Action};
-use fanfare_gateway::config::Config;
+use fanfare_gateway::config::{Config, LogFormat};
+use fanfare_gateway::limits::Limits;
+use fanfare_gateway::log::Log;
 use fanfare_gateway::server::Server;
 use fanfare_gateway::{commands, demo};
-use tracing_subscriber::EnvFilter;
 
 /// Handshakes leave short-lived buffers between long-lived sessions; this allocator keeps the two apart.
 #[global_allocator]
@@ -22,11 +23,17 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    log();
+    let log = match &action {
+        Action::Serve(config) | Action::Demo { config, .. } => {
+            Log::start(config.log_format, config.limits.log_lines)
+        }
+        _ => Log::start(LogFormat::Text, Limits::default().log_lines),
+    };
     let done = match action {
         Action::Serve(config) => serve(*config),
         Action::Publish(publish) => commands::publish::run(&publish),
         Action::Subscribe(subscribe) => commands::subscribe::run(&subscribe),
+        Action::Healthcheck(admin) => commands::healthcheck::run(admin),
         Action::Demo { config, address_is_given, symbols, rate } => {
             demo::run(*config, address_is_given, symbols, rate)
         }
@@ -34,7 +41,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fanfare: {error:#}");
+            // As the log does: whoever should read it may have stopped.
+            log.say(&format!("fanfare: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -64,10 +72,4 @@ fn raise_file_limit(config: &Config) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
     }
-}
-
-/// Logs go to standard error: `FANFARE_LOG` chooses what, as `info`, `fanfare_gateway=debug`.
-fn log() {
-    let filter = EnvFilter::try_from_env("FANFARE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

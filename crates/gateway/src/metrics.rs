@@ -15,7 +15,9 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 
 use crate::admission::{BOUNDS, Bound};
 use crate::alone::Alone;
+use crate::limits::LIMITS;
 use crate::server::Shared;
+use crate::tls::Handshake;
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
 
 /// A number that one thread writes and all may read.
@@ -86,6 +88,8 @@ pub(crate) struct Counters {
     pub(crate) json_connections: Counter,
     pub(crate) deflate_connections: Counter,
     pub(crate) stream_connections: Counter,
+    pub(crate) tls_connections: Counter,
+    pub(crate) tls_handshakes: [Counter; Handshake::LABELS.len()],
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) refused_connections: Counter,
@@ -95,6 +99,9 @@ pub(crate) struct Counters {
     pub(crate) refused_handshakes: Counter,
     pub(crate) publishes: Counter,
     pub(crate) refused_publishes: Counter,
+    pub(crate) failed_publishes: Counter,
+    pub(crate) recoveries_whole: Counter,
+    pub(crate) recoveries_partial: Counter,
     pub(crate) messages: Counter,
     pub(crate) message_bytes: Counter,
     pub(crate) deliveries: Counter,
@@ -118,9 +125,14 @@ pub(crate) struct Counters {
     pub(crate) polls: Counter,
     pub(crate) waiting_polls: Counter,
     pub(crate) passes: Counter,
+    pub(crate) panics: Counter,
     pub(crate) closes: [Counter; LABELS],
     pub(crate) publish_seconds: Histogram,
     pub(crate) fanout_seconds: Histogram,
+    /// How late the worker's timer fires.
+    pub(crate) loop_lag: Histogram,
+    /// For how long the oldest message waits in an outbox, in milliseconds, as of the last look.
+    pub(crate) outbox_age_ms: Counter,
 }
 
 impl Counters {
@@ -188,6 +200,18 @@ impl Page {
             sample(MetricType::GAUGE, Some(("transport", "json")), sum(|c| &c.json_connections)),
             sample(MetricType::GAUGE, Some(("transport", "stream")), sum(|c| &c.stream_connections)),
         ];
+        let handshakes = Handshake::LABELS.iter().enumerate().map(|(index, label)| {
+            let count = self.sum(|c| &c.tls_handshakes[index]);
+            sample(MetricType::COUNTER, Some(("result", label)), count)
+        });
+        let recoveries = [
+            sample(MetricType::COUNTER, Some(("result", "whole")), sum(|c| &c.recoveries_whole)),
+            sample(MetricType::COUNTER, Some(("result", "partial")), sum(|c| &c.recoveries_partial)),
+        ];
+        let config = shared.config();
+        let limits = LIMITS.iter();
+        let limits =
+            limits.map(|row| sample(MetricType::GAUGE, Some(("limit", row.name)), row.value(&config.limits)));
         let rings = sum(|c| &c.rings);
         let writers = [
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
@@ -210,6 +234,17 @@ impl Page {
                 "fanfare_refused_connections_total",
                 "Connections refused at the bound.",
                 sum(|c| &c.refused_connections),
+            ),
+            gauge(
+                "fanfare_tls_connections",
+                "Open connections under TLS, whatever they carry.",
+                sum(|c| &c.tls_connections),
+            ),
+            family(
+                "fanfare_tls_handshakes_total",
+                "TLS handshakes, by what they came to.",
+                MetricType::COUNTER,
+                handshakes.collect(),
             ),
             counter(
                 "fanfare_proxy_header_errors_total",
@@ -246,6 +281,11 @@ impl Page {
                 "fanfare_refused_publishes_total",
                 "Publish requests and client publishes refused.",
                 sum(|c| &c.refused_publishes),
+            ),
+            counter(
+                "fanfare_failed_publishes_total",
+                "Those of them that were refused for the gateway's own reasons: 503, mostly.",
+                sum(|c| &c.failed_publishes),
             ),
             counter("fanfare_messages_total", "Messages published.", sum(|c| &c.messages)),
             counter("fanfare_message_bytes_total", "Payload bytes published.", sum(|c| &c.message_bytes)),
@@ -318,7 +358,17 @@ impl Page {
                 sum(|c| &c.blocked),
             ),
             counter("fanfare_passes_total", "Fan-out passes.", sum(|c| &c.passes)),
+            counter(
+                "fanfare_panics_total",
+                "Tasks of connections that panicked; each ended its own connection.",
+                sum(|c| &c.panics),
+            ),
             gauge("fanfare_outbox_bytes", "Bytes waiting in outboxes.", sum(|c| &c.outbox_bytes)),
+            gauge(
+                "fanfare_outbox_age_seconds",
+                "For how long the oldest message waits in an outbox; looked at once a second.",
+                shared.counters.iter().map(|c| c.outbox_age_ms.read()).max().unwrap_or_default() as f64 / 1e3,
+            ),
             gauge(
                 "fanfare_inbox_messages",
                 "Messages waiting in workers' inboxes.",
@@ -333,6 +383,11 @@ impl Page {
                 "fanfare_inflight_body_bytes",
                 "Request bodies being received.",
                 shared.inflight_body_bytes.load(Relaxed) as f64,
+            ),
+            gauge(
+                "fanfare_inflight_poll_bytes",
+                "Answers to polls that are not written yet.",
+                shared.inflight_poll_bytes.load(Relaxed) as f64,
             ),
             gauge(
                 "fanfare_topics",
@@ -369,6 +424,16 @@ impl Page {
                 "Remembered idempotency keys.",
                 shared.idempotency.len() as f64,
             ),
+            counter(
+                "fanfare_log_dropped_total",
+                "Lines of the log that found no room, because nobody read it.",
+                crate::log::writer::dropped() as f64,
+            ),
+            counter(
+                "fanfare_log_suppressed_total",
+                "Lines of the log past what clients can cause in a second.",
+                shared.log_rate.suppressed() as f64,
+            ),
             gauge("fanfare_workers", "Workers.", shared.counters.len() as f64),
             gauge(
                 "fanfare_draining",
@@ -381,6 +446,18 @@ impl Page {
                 MetricType::COUNTER,
                 closes.collect(),
             ),
+            family(
+                "fanfare_recoveries_total",
+                "Subscriptions that named a place to resume from, by whether all that was missed came.",
+                MetricType::COUNTER,
+                recoveries.into(),
+            ),
+            family(
+                "fanfare_limit",
+                "The bounds in force; times in seconds.",
+                MetricType::GAUGE,
+                limits.collect(),
+            ),
             self.histogram(
                 "fanfare_publish_seconds",
                 "From a publish request's header to its answer.",
@@ -390,6 +467,11 @@ impl Page {
                 "fanfare_fanout_seconds",
                 "From a message's place to the end of the pass that wrote it.",
                 |c| &c.fanout_seconds,
+            ),
+            self.histogram(
+                "fanfare_loop_lag_seconds",
+                "How late workers' timers fire: what else they do holds them up.",
+                |c| &c.loop_lag,
             ),
             family(
                 "fanfare_build_info",

@@ -7,10 +7,13 @@
 //! `wait=0` is interval polling: the answer comes at once. Else it waits until there is something.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use fanfare_registry::{JoinError, Polled};
-use fanfare_wire::{FormatId, Name};
+use fanfare_wire::{FormatId, Message, Name};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -20,6 +23,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::drain::Phase;
 use crate::error::{ApiError, Body};
 use crate::query::Query;
+use crate::server::Shared;
 use crate::subscribe::{self, Refusal};
 use crate::transport::long_poll::Waiter;
 use crate::worker::Worker;
@@ -55,7 +59,7 @@ pub(crate) async fn poll(
         }
     };
     let polled = read().map_err(refused)?;
-    let polled = if wait.is_zero() || has_news(&polled) {
+    let mut polled = if wait.is_zero() || has_news(&polled) {
         polled
     } else {
         wait_for(worker, &names, wait, || {
@@ -66,8 +70,11 @@ pub(crate) async fn poll(
         // What has come without being asked for moves the cursor all the same.
         .map_or_else(|| read().map_err(refused), Ok)?
     };
+    let is_missed = cursor.is_some() && !polled.gap;
+    fit(&mut polled, is_missed, limits.poll_bytes);
+    let response = response(worker, &polled)?;
     worker.counters().polls.add(1);
-    Ok(response(worker, &polled))
+    Ok(response)
 }
 
 /// Reads until there is something, at the latest until `wait` is over or the drain closes connections.
@@ -111,7 +118,57 @@ pub(crate) fn refusal((code, message): Refusal) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
 }
 
-fn response(worker: &Worker, polled: &Polled) -> Response<Body> {
+/// Leaves as many messages as fit `bytes_max`, one at least. Of what was missed they are the oldest, and the next poll goes on
+/// behind them; of last values the newest, as when there are too many.
+fn fit(polled: &mut Polled, is_missed: bool, bytes_max: usize) {
+    let mut bytes = 0;
+    let mut fits = |message: &&Arc<Message>| {
+        bytes += message.frame(FormatId::LONG_POLL).len();
+        bytes <= bytes_max
+    };
+    let messages = &mut polled.messages;
+    if is_missed {
+        let count = messages.iter().take_while(&mut fits).count().max(1);
+        if count < messages.len() {
+            messages.truncate(count);
+            polled.sequence = messages.last().map_or(polled.sequence, |message| message.sequence());
+        }
+    } else {
+        let count = messages.iter().rev().take_while(&mut fits).count().max(1);
+        messages.drain(..messages.len().saturating_sub(count));
+    }
+}
+
+/// The body of an answer, counted until it is written or its connection is gone: readers may be slow.
+struct Counted {
+    body: Vec<u8>,
+    shared: Arc<Shared>,
+}
+
+impl Counted {
+    fn new(body: Vec<u8>, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let before = shared.inflight_poll_bytes.fetch_add(body.len(), Relaxed);
+        let counted = Self { body, shared: Arc::clone(shared) };
+        if before + counted.body.len() > shared.config().limits.inflight_poll_bytes {
+            return Err(ApiError::unavailable("too many answers to polls at once"));
+        }
+        Ok(counted)
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shared.inflight_poll_bytes.fetch_sub(self.body.len(), Relaxed);
+    }
+}
+
+fn response(worker: &Worker, polled: &Polled) -> Result<Response<Body>, ApiError> {
     let epoch = worker.shared.dispatch.registry.epoch();
     let frames = polled.messages.iter().map(|message| message.frame(FormatId::LONG_POLL));
     let bytes: usize = frames.clone().map(|frame| frame.len() + 1).sum();
@@ -125,10 +182,11 @@ fn response(worker: &Worker, polled: &Polled) -> Response<Body> {
         body.extend_from_slice(frame);
     }
     body.extend_from_slice(b"]}");
-    let mut response = Response::new(Full::from(body));
+    let body = Bytes::from_owner(Counted::new(body, &worker.shared)?);
+    let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    response
+    Ok(response)
 }

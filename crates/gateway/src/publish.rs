@@ -25,7 +25,7 @@ use crate::admission;
 use crate::body::{self, Lines};
 use crate::client::Client;
 use crate::drain::Phase;
-use crate::error::{ApiError, Body, ErrorObject, json};
+use crate::error::{ApiError, Body, ErrorObject, json, json_text};
 use crate::idempotency::{Answer, KEY_BYTES_MAX};
 use crate::server::Shared;
 use crate::worker::Worker;
@@ -41,13 +41,13 @@ pub(crate) async fn to_topic(
     client: &Client,
     topic: &str,
     split_lines: bool,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let topic = Topic::new(topic)?;
-    let (head, body) = request.into_parts();
-    let attributes = Attributes::read(&head.headers)?;
+    let headers = std::mem::take(request.headers_mut());
+    let attributes = Attributes::read(&headers)?;
     admission::publisher(worker, client)?;
-    let body = body::read(body, &worker.shared).await?;
+    let body = body::read(request.body_mut(), &worker.shared).await?;
     let publisher = Publisher { worker, client };
     let drafts = if split_lines {
         publisher.line_drafts(&topic, &attributes, &body)?
@@ -61,7 +61,9 @@ pub(crate) async fn to_topic(
     let mut response = if split_lines {
         json(StatusCode::OK, &Lined { topic: topic.as_str(), epoch, first, offset: last, count })
     } else {
-        json(StatusCode::OK, &Placed { topic: topic.as_str(), epoch, offset: last })
+        let mut text = Vec::with_capacity(placed_bytes(&topic, last));
+        placed(&topic, epoch, last, &mut text);
+        json_text(StatusCode::OK, text)
     };
     if answer.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -73,11 +75,12 @@ pub(crate) async fn to_topic(
 pub(crate) async fn many(
     worker: &Worker,
     client: &Client,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    let (head, body) = request.into_parts();
-    let attributes = Attributes::read(&head.headers)?;
+    let headers = std::mem::take(request.headers_mut());
+    let attributes = Attributes::read(&headers)?;
     admission::publisher(worker, client)?;
+    let body = request.body_mut();
     let publisher = Publisher { worker, client };
     let mut results = Results::new(worker.shared.config().limits.body_messages);
     match attributes.essence().as_str() {
@@ -118,7 +121,7 @@ pub(crate) async fn many(
 async fn stream(
     publisher: &Publisher<'_>,
     attributes: &Attributes<'_>,
-    body: Incoming,
+    body: &mut Incoming,
     results: &mut Results,
 ) {
     let shared = &publisher.worker.shared;
@@ -181,23 +184,28 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     fn read(headers: &'a HeaderMap) -> Result<Self, ApiError> {
-        let text =
-            |name: HeaderName| match headers.get(&name).map(|value| std::str::from_utf8(value.as_bytes())) {
-                None => Ok(None),
-                Some(Ok(value)) => Ok(Some(value)),
-                Some(Err(_)) => Err(ApiError::bad_request(format!("the header {name} is not UTF-8"))),
+        let mut attributes = Self { content_type: None, event: None, key: None, idempotency_key: None };
+        // Once over all of them: a request has few. Of one that stands twice the first counts.
+        for (name, value) in headers {
+            let attribute = if name == CONTENT_TYPE {
+                &mut attributes.content_type
+            } else if name == EVENT {
+                &mut attributes.event
+            } else if name == KEY {
+                &mut attributes.key
+            } else if name == IDEMPOTENCY_KEY {
+                &mut attributes.idempotency_key
+            } else if name == CONTENT_ENCODING && value != "identity" {
+                let code = ErrorCode::UnsupportedMediaType;
+                let message = "an encoded body is not taken";
+                return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
+            } else {
+                continue;
             };
-        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            let code = ErrorCode::UnsupportedMediaType;
-            let message = "an encoded body is not taken";
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
+            let text = std::str::from_utf8(value.as_bytes());
+            let text = text.map_err(|_| ApiError::bad_request(format!("the header {name} is not UTF-8")))?;
+            attribute.get_or_insert(text);
         }
-        let attributes = Self {
-            content_type: text(CONTENT_TYPE)?,
-            event: text(EVENT)?,
-            key: text(KEY)?,
-            idempotency_key: text(IDEMPOTENCY_KEY)?,
-        };
         let refuse = |ItemError(message)| ApiError::bad_request(message);
         envelope::check_event(attributes.event).map_err(refuse)?;
         envelope::check_key(attributes.key).map_err(refuse)?;
@@ -397,11 +405,22 @@ impl Run<'_> {
     }
 }
 
-#[derive(Serialize)]
-struct Placed<'a> {
-    topic: &'a str,
-    epoch: Epoch,
-    offset: u64,
+/// How long it is what [`placed`] writes. An answer in a buffer of just its size is not copied, and has one allocation.
+fn placed_bytes(topic: &Topic, offset: u64) -> usize {
+    let digits = offset.checked_ilog10().unwrap_or_default() as usize + 1;
+    r#"{"topic":"","epoch":"--------","offset":}"#.len() + topic.as_str().len() + digits
+}
+
+/// Writes where a message is. No name of a topic or an epoch has a character that JSON escapes.
+fn placed(topic: &Topic, epoch: Epoch, offset: u64, text: &mut Vec<u8>) {
+    text.extend_from_slice(br#"{"topic":""#);
+    text.extend_from_slice(topic.as_str().as_bytes());
+    text.extend_from_slice(br#"","epoch":""#);
+    text.extend_from_slice(&epoch.text());
+    text.extend_from_slice(br#"","offset":"#);
+    // Writing to a Vec does not fail.
+    let _ = serde_json::to_writer(&mut *text, &offset);
+    text.push(b'}');
 }
 
 #[derive(Serialize)]
@@ -440,7 +459,7 @@ impl Results {
     fn push(&mut self, topic: &Topic, answer: &Answer) {
         self.replayed += usize::from(answer.replayed);
         let Admitted { epoch, last: offset, .. } = answer.admitted;
-        self.list(&Placed { topic: topic.as_str(), epoch, offset });
+        self.list(|text| placed(topic, epoch, offset, text));
     }
 
     fn push_error(&mut self, topic: Option<&str>, error: &ApiError) {
@@ -448,10 +467,11 @@ impl Results {
         // A refused name is somebody's input of any length.
         let topic =
             topic.map(|name| name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end]));
-        self.list(&Failed { topic, error: error.into() });
+        // Writing to a Vec does not fail.
+        self.list(|text| drop(serde_json::to_writer(text, &Failed { topic, error: error.into() })));
     }
 
-    fn list(&mut self, result: &impl Serialize) {
+    fn list(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.count += 1;
         if self.listed == self.listed_max {
             return;
@@ -460,8 +480,7 @@ impl Results {
             self.json.push(b',');
         }
         self.listed += 1;
-        // Writing to a Vec does not fail.
-        let _ = serde_json::to_writer(&mut self.json, result);
+        write(&mut self.json);
     }
 
     fn response(self) -> Response<Body> {
@@ -472,11 +491,29 @@ impl Results {
         body.extend_from_slice(b"\"results\":[");
         body.extend_from_slice(&self.json);
         body.extend_from_slice(b"]}");
-        let mut response = Response::new(Body::from(body));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = json_text(StatusCode::OK, body);
         if self.count > 0 && self.replayed == self.count {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_written_into_just_its_bytes() {
+        fn check(topic: &str, offset: u64, expect: &str) {
+            let (topic, mut text) = (Topic::new(topic).unwrap(), Vec::new());
+            placed(&topic, Epoch::new(0), offset, &mut text);
+            assert_eq!(std::str::from_utf8(&text), Ok(expect));
+            assert_eq!(placed_bytes(&topic, offset), text.len(), "{expect}");
+        }
+        check("a", 0, r#"{"topic":"a","epoch":"00000000","offset":0}"#);
+        check("ticker.BTC-USD", 9, r#"{"topic":"ticker.BTC-USD","epoch":"00000000","offset":9}"#);
+        check("A_=@,;:!-.9", 10, r#"{"topic":"A_=@,;:!-.9","epoch":"00000000","offset":10}"#);
+        check("a", u64::MAX, r#"{"topic":"a","epoch":"00000000","offset":18446744073709551615}"#);
     }
 }

@@ -17,11 +17,13 @@ use crate::client::Client;
 use crate::connection::Permit;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
+use crate::framing;
 use crate::handshake::{self, Accepted, NATIVE_JSON};
 use crate::javascript;
 use crate::poll;
 use crate::publish;
 use crate::query::{Query, wanted};
+use crate::request_id::{self, RequestId};
 use crate::session::Endpoint;
 use crate::topics;
 use crate::transport::http_stream;
@@ -67,35 +69,42 @@ impl UpgradeSlot {
 pub(crate) struct Taken;
 
 /// Answers one request. What goes wrong is an answer, too.
+///
+/// hyper moves this future: what is seldom or waits for long is boxed, so that a publish is small.
 pub(crate) async fn route(
     worker: Rc<Worker>,
     upgrade: Rc<UpgradeSlot>,
     client: Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Taken> {
+    let id = RequestId::given(request.headers());
+    if let Err(refused) = framing::check(&request) {
+        return Ok(request_id::name(&worker, &client.address, id, &request, Ok(*refused)));
+    }
     if let Err(error) = admit(&worker, &upgrade, &client, &request) {
-        return Ok(error.response());
+        return Ok(request_id::name(&worker, &client.address, id, &request, Err(error)));
     }
     let path = request.uri().path().to_owned();
+    let address = client.address;
     let answer = match path.as_str() {
         "/healthz" => get_only(&request).map(|()| text(StatusCode::OK, "ok\n")),
         "/readyz" => get_only(&request).map(|()| readiness(worker.shared.is_draining())),
         "/fanfare.js" => get_only(&request).map(|()| javascript::module(&request)),
-        "/ws" => native(&worker, &upgrade, client, request),
+        "/ws" => native(&worker, &upgrade, client, &mut request),
         "/events" => events(&worker, &upgrade, client, &request),
-        "/poll" => poll::poll(&worker, &request).await,
+        "/poll" => Box::pin(poll::poll(&worker, &request)).await,
         "/topics" => get_only(&request).and_then(|()| topics::list(&worker, &request)),
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
-        "/publish" => counted(&worker, publish::many(&worker, &client, request)).await,
+        "/publish" => Box::pin(counted(&worker, publish::many(&worker, &client, &mut request))).await,
         path => match path.strip_prefix("/topics/") {
-            Some(topic) => self::topic(&worker, &upgrade, client, topic, request).await,
+            Some(topic) => self::topic(&worker, &upgrade, client, topic, &mut request).await,
             None => demo(&worker, path),
         },
     };
     if matches!(*upgrade.upgrade.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
-    Ok(answer.unwrap_or_else(|error| error.response()))
+    Ok(request_id::name(&worker, &address, id, &request, answer))
 }
 
 /// Asks about the address of a subscriber that a trusted proxy brings: of the connection, only the proxy's was known. What
@@ -135,22 +144,25 @@ async fn topic(
     upgrade: &UpgradeSlot,
     client: Client,
     name: &str,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     // A slash is in no topic's name.
     let (name, info) = name.strip_suffix("/info").map_or((name, false), |name| (name, true));
-    let name = percent_decode_str(name).decode_utf8();
+    let name = match name.contains('%') {
+        true => percent_decode_str(name).decode_utf8(),
+        false => Ok(name.into()),
+    };
     let name = name.map_err(|_| ApiError::from(fanfare_wire::TopicError::Character))?;
     if info {
-        get_only(&request)?;
+        get_only(request)?;
         return topics::info(worker, &Topic::new(&name)?);
     }
-    if handshake::is_upgrade(&request) {
+    if handshake::is_upgrade(request) {
         return raw(worker, upgrade, client, &name, request);
     }
     match *request.method() {
         Method::POST => {
-            let split_lines = match Query::of(&request).get("split") {
+            let split_lines = match Query::of(request).get("split") {
                 None => false,
                 Some("lines") => true,
                 Some(_) => return Err(ApiError::bad_request("split can be \"lines\"")),
@@ -159,11 +171,11 @@ async fn topic(
         }
         Method::GET | Method::HEAD => {
             let topic = Topic::new(&name)?;
-            match stream_format(&request) {
+            match stream_format(request) {
                 Some(format) if request.method() == Method::GET => {
-                    stream(worker, upgrade, client, format, topic, &request)
+                    stream(worker, upgrade, client, format, topic, request)
                 }
-                _ => topics::last_value(worker, &topic, &request).await,
+                _ => Box::pin(topics::last_value(worker, &topic, request)).await,
             }
         }
         _ => Err(ApiError::method_not_allowed("GET, HEAD, POST")),
@@ -176,13 +188,13 @@ fn raw(
     upgrade: &UpgradeSlot,
     client: Client,
     name: &str,
-    mut request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let endpoint = Topic::new(name).map_err(ApiError::from).and_then(|topic| {
-        let wanted = wanted(&Name::Topic(topic.clone()), Query::of(&request).start()?);
+        let wanted = wanted(&Name::Topic(topic.clone()), Query::of(request).start()?);
         Ok(Endpoint::Raw { topic, wanted })
     });
-    switch(worker, upgrade, client, &mut request, &[], endpoint)
+    switch(worker, upgrade, client, request, &[], endpoint)
 }
 
 /// What `Accept` asks for, if it is a stream.
@@ -272,16 +284,16 @@ fn native(
     worker: &Worker,
     upgrade: &UpgradeSlot,
     client: Client,
-    mut request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    if !handshake::is_upgrade(&request) {
+    if !handshake::is_upgrade(request) {
         return Err(match *request.method() {
             Method::GET => handshake::upgrade_required(),
             _ => ApiError::method_not_allowed("GET"),
         });
     }
-    let endpoint = heartbeat(&request).map(|heartbeat| Endpoint::Native { heartbeat });
-    switch(worker, upgrade, client, &mut request, &[NATIVE_JSON], endpoint)
+    let endpoint = heartbeat(request).map(|heartbeat| Endpoint::Native { heartbeat });
+    switch(worker, upgrade, client, request, &[NATIVE_JSON], endpoint)
 }
 
 fn switch(
@@ -337,10 +349,12 @@ async fn counted(
     let start = Instant::now();
     let answer = publish.await;
     let counters = worker.counters();
-    if answer.is_ok() {
-        counters.publishes.add(1)
-    } else {
-        counters.refused_publishes.add(1)
+    match &answer {
+        Ok(_) => counters.publishes.add(1),
+        Err(error) => {
+            counters.refused_publishes.add(1);
+            counters.failed_publishes.add(u64::from(error.status.is_server_error()));
+        }
     }
     counters.publish_seconds.observe(start.elapsed());
     answer

@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use fanfare_registry::{Registry, RegistryLimits};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
@@ -22,13 +22,16 @@ use crate::accept;
 use crate::admin;
 use crate::admission::Admission;
 use crate::alone::Alone;
+use crate::ask::{self, Asked, Asker};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::dispatch::{AllInboxes, Dispatch};
 use crate::drain::Phase;
 use crate::idempotency::IdempotencyStore;
 use crate::inbox::Inbox;
+use crate::log::rate::{Kind, LogRate, Suppressed};
 use crate::metrics::Counters;
+use crate::tls::Tls;
 use crate::worker::Worker;
 use crate::writer;
 
@@ -48,10 +51,20 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
+    /// Answers to polls that are not written yet, for `Limits::inflight_poll_bytes`.
+    pub(crate) inflight_poll_bytes: Alone<AtomicUsize>,
+    /// Where the control plane asks workers, one for each.
+    pub(crate) askers: Vec<Asker>,
+    /// Lines of the log that clients can cause.
+    pub(crate) log_rate: LogRate,
+    /// An operator asks for the end.
+    pub(crate) drain_asked: Notify,
     /// Where the process stands, for each worker its own: each request waits for it, and what waits takes a lock.
     phases: Vec<watch::Sender<Phase>>,
     /// The pages of `fanfare demo`.
     pub(crate) demo: Option<Demo>,
+    /// What the public listener shakes hands with, if it speaks TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Shared {
@@ -59,6 +72,11 @@ impl Shared {
     /// connection does not.
     pub(crate) fn config(&self) -> Guard<Arc<Config>> {
         self.config.load()
+    }
+
+    /// Whether a line that a client caused may be written.
+    pub(crate) fn may_log(&self, kind: Kind) -> Option<Suppressed> {
+        self.log_rate.permit(kind, self.config().limits.log_rate)
     }
 
     /// What waits in all outboxes, as of each worker's last step.
@@ -85,8 +103,10 @@ impl Shared {
 
 /// A gateway that listens, and has not begun to serve.
 pub struct Server {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
+    /// What is asked of each worker.
+    asked: Vec<Asked>,
     admin: std::net::TcpListener,
     /// The public address, with its real port.
     pub address: SocketAddr,
@@ -126,6 +146,7 @@ impl Server {
         let operators = || format!("cannot listen on {} for operators", config.admin);
         let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
         let admin_address = admin.local_addr().with_context(operators)?;
+        let (askers, asked) = ask::channels(config.workers);
         let shared = Arc::new(Shared {
             with_rings,
             dispatch: Dispatch { registry: registry(&config), inboxes: inboxes(&config) },
@@ -134,11 +155,16 @@ impl Server {
             connections: Alone::default(),
             admission: Admission::new(limits.rate_entries),
             inflight_body_bytes: Alone::default(),
+            inflight_poll_bytes: Alone::default(),
+            askers,
+            log_rate: LogRate::default(),
+            drain_asked: Notify::new(),
             phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
             demo,
+            tls: Tls::open(&config).map_err(anyhow::Error::msg)?,
             config: ArcSwap::from_pointee(config),
         });
-        Ok(Self { shared, listeners, admin, address, admin_address })
+        Ok(Self { shared, listeners, asked, admin, address, admin_address })
     }
 
     /// Serves until a signal or `stop` ends it, and the drain after that.
@@ -151,7 +177,7 @@ impl Server {
             let admin = tokio::net::TcpListener::from_std(self.admin)?;
             spawn_local(admin::run(Arc::clone(&self.shared), admin));
             spawn_local(sweep(Arc::clone(&self.shared)));
-            let workers = start_workers(&self.shared, self.listeners)?;
+            let workers = start_workers(&self.shared, self.listeners, self.asked)?;
             on_ready(Stop(stop));
             control(&self.shared, signals, stopped, workers).await
         })
@@ -185,11 +211,23 @@ fn inboxes(config: &Config) -> AllInboxes {
     AllInboxes((0..config.workers).map(|_| Inbox::new(&config.limits)).collect())
 }
 
+/// So many tasks run before the runtime looks for new events.
+const TASKS_PER_LOOK: u32 = 31;
+
+/// A look takes so many events at most. What a publish hands to its worker is behind the tasks of these, and not of all that is
+/// ready in the process.
+const EVENTS_PER_LOOK: usize = 64;
+
 fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
-        .event_interval(31)
+        .event_interval(TASKS_PER_LOOK)
+        // What another thread woke goes first: that is the fan-out, for what was published over there.
+        .global_queue_interval(1)
+        .max_io_events_per_tick(EVENTS_PER_LOOK)
+        // No more than were run since the look before: the queue of tasks does not grow.
+        .max_io_events_per_busy_tick(TASKS_PER_LOOK as usize)
         .build_local(LocalOptions::default())
 }
 
@@ -199,15 +237,16 @@ type WorkerThread = JoinHandle<anyhow::Result<()>>;
 fn start_workers(
     shared: &Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
+    asked: Vec<Asked>,
 ) -> anyhow::Result<Vec<WorkerThread>> {
     let mut workers = Vec::new();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, (listener, asked)) in listeners.into_iter().zip(asked).enumerate() {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         let run = move || {
             let runtime = runtime().context("cannot start a worker's runtime")?;
             let worker = Worker::new(index, shared).context("cannot open a worker's writer")?;
-            runtime.block_on(worker.run(listener))?;
+            runtime.block_on(worker.run(listener, asked))?;
             Ok(())
         };
         workers.push(thread.spawn(run).context("cannot start a worker")?);
@@ -247,6 +286,7 @@ async fn control(
     tokio::select! {
         () = signals.next() => {}
         // A handle that was dropped will not stop anything.
+        () = shared.drain_asked.notified() => {}
         () = async { if stopped.await.is_err() { std::future::pending().await } } => {}
         () = any_ended(&workers) => {
             anyhow::bail!("a worker ended: {}", end_of(workers));
@@ -286,5 +326,30 @@ fn end_of(workers: Vec<WorkerThread>) -> String {
         Some(Ok(Err(error))) => format!("{error:#}"),
         Some(Err(_)) => "it panicked".into(),
         _ => "without a word".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_ends_with_its_first_worker() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { listen: any, admin: any, workers: 1, ..Config::default() };
+        let server = Server::bind(config, None).unwrap();
+        let workers = vec![
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            }),
+            std::thread::spawn(|| panic!("in a pass")),
+        ];
+        let ended = runtime().unwrap().block_on(async {
+            let (_stop, stopped) = oneshot::channel();
+            control(&server.shared, Signals::new().unwrap(), stopped, workers).await
+        });
+        assert_eq!(ended.unwrap_err().to_string(), "a worker ended: it panicked");
     }
 }

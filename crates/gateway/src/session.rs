@@ -123,8 +123,8 @@ fn publish_raw(worker: &Worker, connection: &Connection, topic: &Topic, kind: Ki
             worker.counters().publishes.add(1);
             Ok(())
         }
-        Err(_) => {
-            worker.counters().refused_publishes.add(1);
+        Err(error) => {
+            count_refusal(worker, &error.into());
             Err(DisconnectReason::Refused)
         }
     }
@@ -142,7 +142,7 @@ fn native(worker: &Worker, connection: &Connection, text: &str) -> End {
             match published {
                 Ok((epoch, offset)) => answer(worker, connection, &Event::Published { id, epoch, offset }),
                 Err(error) => {
-                    worker.counters().refused_publishes.add(1);
+                    count_refusal(worker, &error);
                     let (code, message) = (error.code, error.message.as_str());
                     answer(worker, connection, &Event::Error { id, code, message })
                 }
@@ -199,6 +199,12 @@ fn publish(
     let admitted = worker.publish(&topic, vec![draft])?;
     worker.counters().publishes.add(1);
     Ok((admitted.epoch, admitted.last))
+}
+
+fn count_refusal(worker: &Worker, error: &ApiError) {
+    let counters = worker.counters();
+    counters.refused_publishes.add(1);
+    counters.failed_publishes.add(u64::from(error.status.is_server_error()));
 }
 
 /// Queues an answer. Answers are written when the commands that came together are through, or here when they would not

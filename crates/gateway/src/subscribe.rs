@@ -103,6 +103,11 @@ pub(crate) fn subscribe<'a>(
         worker.shard.borrow_mut().pace(id, &name, interval);
         worker.paced.notify_one();
     }
+    match begun.recovered {
+        Some(true) => worker.counters().recoveries_whole.add(1),
+        Some(false) => worker.counters().recoveries_partial.add(1),
+        None => {}
+    }
     worker.count_topics();
     Ok(begun)
 }

@@ -105,7 +105,7 @@ pub(crate) fn info(worker: &Worker, topic: &Topic) -> Result<Response<Body>, Api
     }
     let info = worker.shared.dispatch.registry.info(topic, Instant::now());
     let info = info.ok_or_else(|| ApiError { message: "no such topic".into(), ..ApiError::not_found() })?;
-    let Info { position: Position { epoch, offset }, oldest, subscribers, age } = info;
+    let Info { position: Position { epoch, offset }, oldest, subscribers, age, .. } = info;
     let shown =
         Shown { topic: topic.as_str(), epoch, offset, oldest, subscribers, age_ms: age.map(milliseconds) };
     Ok(uncached(json(StatusCode::OK, &shown)))

@@ -49,10 +49,10 @@ pub(crate) fn heartbeat(format: FormatId) -> Bytes {
     }
 }
 
-/// Writes what waits for a connection until nothing does or the socket is full. `false` if the peer is gone.
+/// Writes what waits for a connection, in its outbox or encrypted already, until nothing does or the socket is full. `false` if the peer is gone.
 pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
-    while worker.shard.borrow().is_waiting(connection.id) {
-        match connection.stream.poll_write_ready(context) {
+    while connection.socket.has_records() || worker.shard.borrow().is_waiting(connection.id) {
+        match connection.socket.poll_write_ready(context) {
             Poll::Pending => return true,
             Poll::Ready(Err(_)) => return false,
             Poll::Ready(Ok(())) => {}
@@ -64,7 +64,6 @@ pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &
         match worker.flush_some(connection.id) {
             Flushed::Empty => {
                 worker.shard.borrow_mut().rest(connection.id);
-                break;
             }
             Flushed::More => {
                 context.waker().wake_by_ref();

@@ -1,7 +1,8 @@
 //! One worker: a thread with its own listener, runtime and shard.
 //!
-//! The root of the runtime is the fan-out loop; sessions, requests and timers are local tasks beside it. They reach the
-//! shard through the methods here, each of which borrows it for as long as it runs and never across an await.
+//! The fan-out loop is a local task like sessions, requests and timers: a publish queues it behind those that became ready
+//! together with it, so their messages leave in one pass, before the runtime looks for further events. All reach the shard
+//! through the methods here, each of which borrows it for as long as it runs and never across an await.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,20 +20,23 @@ use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
 use fanfare_wire::websocket::deflate;
 use fanfare_wire::{Draft, FormatId, Topic};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep_until;
 
 use crate::accept;
+use crate::ask::{self, Asked};
 use crate::client::Client;
 use crate::connection::{Connection, Connections, Permit};
 use crate::drain;
-use crate::inbox::Handover;
+use crate::inbox::{Handover, Inbox};
 use crate::liveness::{self, Liveness};
+use crate::log::rate::Kind;
 use crate::metrics::Counters;
 use crate::rate::Meter;
 use crate::server::Shared;
+use crate::session::unix_ms;
+use crate::socket::Socket;
 use crate::subscribe;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
@@ -60,14 +64,14 @@ pub(crate) struct Worker {
     pub(crate) polls: RefCell<HashMap<SubscriberId, Rc<Notify>, ahash::RandomState>>,
     /// Somebody has just subscribed with a pace.
     pub(crate) paced: Notify,
-    /// Topics may have become stale.
-    pub(crate) silence: Notify,
     /// New connections, for `Limits::handshakes_per_second`.
     pub(crate) handshakes: Cell<Meter>,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
-    /// Nothing is left to do.
+    /// Nothing is left to do, or the worker has failed.
     pub(crate) finished: Notify,
+    /// A task panicked without which the worker is none.
+    failed: Cell<bool>,
 }
 
 impl Worker {
@@ -96,53 +100,53 @@ impl Worker {
             writer: RefCell::new(writer),
             polls: RefCell::default(),
             paced: Notify::new(),
-            silence: Notify::new(),
             handshakes: Cell::default(),
             open: Cell::new(0),
             finished: Notify::new(),
+            failed: Cell::new(false),
             shared,
         }))
     }
 
     /// Runs until the drain is over.
-    pub(crate) async fn run(self: Rc<Self>, listener: std::net::TcpListener) -> std::io::Result<()> {
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        listener: std::net::TcpListener,
+        asked: Asked,
+    ) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        spawn_local(accept::run(Rc::clone(&self), listener));
-        spawn_local(liveness::run(Rc::clone(&self)));
-        spawn_local(drain::run(Rc::clone(&self)));
-        spawn_local(pace(Rc::clone(&self)));
-        let inbox = &self.shared.dispatch.inboxes.0[self.index];
-        let mut batch = Vec::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = inbox.wait() => {
-                    // Read before: what is handed over up to there is in the inbox.
-                    let through = self.shared.dispatch.registry.watermark();
-                    inbox.take(&mut batch);
-                    self.fan_out(through, &mut batch).await;
-                }
-                () = self.silence.notified() => {}
-                () = self.finished.notified() => return Ok(()),
-            }
-            // Also when there is always something in the inbox.
-            let silence = self.shard.borrow_mut().begin_silence(Instant::now());
-            if let Some(pass) = silence {
-                self.carry_out(pass).await;
-            }
-        }
+        self.spawn_vital(accept::run(Rc::clone(&self), listener));
+        self.spawn_vital(liveness::run(Rc::clone(&self)));
+        self.spawn_vital(drain::run(Rc::clone(&self)));
+        self.spawn_vital(pace(Rc::clone(&self)));
+        self.spawn_vital(ask::answer(Rc::clone(&self), asked));
+        self.spawn_vital(fan_out(Rc::clone(&self)));
+        self.finished.notified().await;
+        if self.failed.get() { Err(std::io::Error::other("a task of it panicked")) } else { Ok(()) }
+    }
+
+    /// Runs a task without which the worker is none: should it panic, the worker ends, and the process with it.
+    fn spawn_vital(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let alarm = Alarm(Rc::clone(self));
+        spawn_local(async move {
+            let _alarm = alarm;
+            task.await;
+        });
+    }
+
+    /// What publishers hand to this worker.
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.shared.dispatch.inboxes.0[self.index]
     }
 
     /// One fan-out pass.
-    async fn fan_out(&self, through: u64, batch: &mut Vec<Handover>) {
-        let oldest = batch.first().map(|handover| handover.admitted);
+    async fn deliver(&self, through: u64, batch: &mut Vec<Handover>) {
+        let Some(oldest) = batch.first().map(|handover| handover.admitted) else { return };
         let messages = batch.drain(..).flat_map(|handover| handover.messages);
         let pass = self.shard.borrow_mut().begin(Instant::now(), through, messages);
         self.carry_out(pass).await;
         self.counters().passes.add(1);
-        if let Some(oldest) = oldest {
-            self.counters().fanout_seconds.observe(oldest.elapsed());
-        }
+        self.counters().fanout_seconds.observe(oldest.elapsed());
     }
 
     async fn carry_out(&self, mut pass: Pass) {
@@ -188,7 +192,7 @@ impl Worker {
     /// Makes a socket a subscriber.
     pub(crate) fn connect(
         &self,
-        stream: TcpStream,
+        socket: Socket,
         format: FormatId,
         client: Client,
         permit: Permit,
@@ -196,8 +200,8 @@ impl Worker {
         // The raw format has no words for a gap.
         let takes_gaps = format.plain() != FormatId::RAW;
         let id = self.shard.borrow_mut().connect(format, takes_gaps);
-        self.writer.borrow_mut().add(id, &stream);
-        let connection = Rc::new(Connection::new(id, stream, format, client, permit));
+        self.writer.borrow_mut().add(id, &socket);
+        let connection = Rc::new(Connection::new(id, socket, format, client, permit));
         self.connections.borrow_mut().insert(Rc::clone(&connection));
         self.counters().connected(format);
         connection
@@ -207,7 +211,7 @@ impl Worker {
     pub(crate) fn disconnect(&self, connection: &Connection, reason: DisconnectReason) {
         if connection.expired.get() {
             // What the peer did not take is thrown away by the kernel, too. It may be gone already.
-            let _ = connection.stream.set_zero_linger();
+            let _ = connection.socket.tcp().set_zero_linger();
         }
         let mut left = Vec::new();
         self.shard.borrow_mut().disconnect(connection.id, &mut left);
@@ -216,9 +220,23 @@ impl Worker {
         self.leave(&left);
         self.counters().disconnected(connection.format);
         self.counters().closes[reason.index()].add(1);
-        let client = client_name(self.index, connection.id);
-        let (address, forwarded) = (connection.client.address, connection.client.is_forwarded);
-        tracing::debug!(%client, %address, forwarded, reason = reason.label(), "closed");
+        let (client, address) = (client_name(self.index, connection.id), connection.client.address);
+        if !reason.is_fault() {
+            tracing::debug!(%client, %address, reason = reason.label(), "closed");
+        } else if let Some(suppressed) = self.shared.may_log(Kind::Closed) {
+            let (reason, code) = (reason.label(), reason.code(connection.format.plain() == FormatId::JSON).0);
+            let connected_ms = unix_ms().saturating_sub(connection.since_ms);
+            tracing::info!(%client, %address, reason, code, connected_ms, suppressed, "closed");
+        }
+    }
+
+    /// Takes back what a connection's task has left behind when it panicked: the others go on. A second panic in here ends
+    /// the process.
+    pub(crate) fn give_up(&self, connection: &Connection) {
+        self.counters().panics.add(1);
+        self.close(connection, DisconnectReason::Internal);
+        self.flush(connection.id);
+        self.disconnect(connection, connection.closing.get().unwrap_or(DisconnectReason::Internal));
     }
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
@@ -231,7 +249,7 @@ impl Worker {
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
-            if reason == DisconnectReason::Draining && connection.format.plain() == FormatId::JSON {
+            if reason.is_farewell() && connection.format.plain() == FormatId::JSON {
                 let code = reason.code(true).0;
                 let bye =
                     Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
@@ -364,6 +382,35 @@ impl Worker {
     }
 }
 
+/// Carries out pass after pass.
+async fn fan_out(worker: Rc<Worker>) {
+    let mut batch = Vec::new();
+    loop {
+        worker.inbox().wait().await;
+        // Read before: what is handed over up to there is in the inbox.
+        let through = worker.shared.dispatch.registry.watermark();
+        worker.inbox().take(&mut batch);
+        worker.deliver(through, &mut batch).await;
+        // Also when there is always something in the inbox.
+        let silence = worker.shard.borrow_mut().begin_silence(Instant::now());
+        if let Some(pass) = silence {
+            worker.carry_out(pass).await;
+        }
+    }
+}
+
+/// Ends the worker when it is dropped in a panic.
+struct Alarm(Rc<Worker>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.set(true);
+            self.0.finished.notify_one();
+        }
+    }
+}
+
 /// Sends on what is held back for subscribers with a pace, when its time has come.
 async fn pace(worker: Rc<Worker>) {
     loop {
@@ -378,7 +425,19 @@ async fn pace(worker: Rc<Worker>) {
     }
 }
 
-/// Names a connection in the welcome and in logs.
+/// The connection of such a name, if it is one: its worker and its id.
+pub(crate) fn client_of(name: &str) -> Option<(usize, SubscriberId)> {
+    let mut parts = name.split('-').map(|part| u32::from_str_radix(part, 16).ok());
+    let (worker, slot, generation) = (parts.next()??, parts.next()??, parts.next()??);
+    let id = SubscriberId { slot, generation };
+    // One name each: no signs, no leading zeros.
+    (client_name(worker as usize, id) == name).then_some((worker as usize, id))
+}
+
+/// Names a connection in the welcome, to operators and in logs.
 pub(crate) fn client_name(worker: usize, id: SubscriberId) -> String {
     format!("{worker:x}-{:x}-{:x}", id.slot, id.generation)
 }
+
+#[cfg(test)]
+mod panics;

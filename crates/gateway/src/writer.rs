@@ -5,6 +5,8 @@
 //! | [`ring`] | one system call for all its sends | `send` |
 //! | [`inline`] | `send` for each socket | `send` |
 //!
+//! A subscriber under TLS is written to inline, whatever the writer.
+//!
 //! What a socket refuses the ring, tokio does not hear of: the session that is woken for it finds out by a send of its own, and
 //! then waits for the socket as ever.
 
@@ -16,10 +18,10 @@ use std::io::{Error, IoSlice};
 use std::os::fd::AsFd;
 
 use fanfare_fanout::{Sink, SubscriberId, Write, Written};
-use tokio::net::TcpStream;
 
 use crate::config::{Config, WriterChoice};
 use crate::metrics::Counters;
+use crate::socket::Socket;
 pub(crate) use inline::InlineWriter;
 pub(crate) use probe::probe;
 use ring::{Answer, Ring};
@@ -62,9 +64,9 @@ impl Writer {
         Ok(Self { ring })
     }
 
-    /// Makes a subscriber's socket known.
-    pub(crate) fn add(&mut self, id: SubscriberId, stream: &TcpStream) {
-        let Some(ring) = &mut self.ring else { return };
+    /// Makes a subscriber's socket known. One under TLS is not: what is written to it is not what it is handed.
+    pub(crate) fn add(&mut self, id: SubscriberId, socket: &Socket) {
+        let (Some(ring), Socket::Plain(stream)) = (&mut self.ring, socket) else { return };
         if let Err(error) = ring.add(id, stream.as_fd()) {
             tracing::debug!(%error, "a socket is written inline");
         }
@@ -125,9 +127,9 @@ impl Sink for Lent<'_> {
                 inline.write_all(std::iter::once(write), |_, written| refused(place, written));
             }
         });
-        self.counters.submissions.add(1);
-        if let Err(error) = submitted {
-            self.writer.give_up(&error, self.counters);
+        match submitted {
+            Ok(submitted) => self.counters.submissions.add(u64::from(submitted)),
+            Err(error) => self.writer.give_up(&error, self.counters),
         }
     }
 }

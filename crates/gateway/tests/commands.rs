@@ -1,4 +1,4 @@
-//! `fanfare publish` and `fanfare subscribe`, as typed in a shell.
+//! `fanfare publish`, `fanfare subscribe` and `fanfare healthcheck`, as typed in a shell.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
@@ -396,4 +396,29 @@ fn a_topic_that_falls_silent_is_told_to_the_subscriber() {
     let next = [subscriber.line(), subscriber.line()];
     assert!(next.iter().any(|line| line.contains(r#""status":"live""#)), "{next:?}");
     assert!(next.contains(&r#"{"topic":"ticker.X","offset":2,"data":"2"}"#.to_owned()), "{next:?}");
+}
+
+#[test]
+fn a_healthcheck_tells_a_gateway_from_whatever_else_answers() {
+    let gateway = Gateway::start(&[]);
+    let check = |admin: SocketAddr, healthy: bool, message: &str| {
+        let output = fanfare().args(["healthcheck", "--admin", &admin.to_string()]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.contains(message)), (Some(!healthy as i32), true), "{said}");
+    };
+    check(gateway.admin, true, "");
+    check(SocketAddr::from(([0, 0, 0, 0], gateway.admin.port())), true, "");
+
+    let ill = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = ill.local_addr().unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = ill.accept().unwrap();
+        // The request is read whole: what is left unread would reset the connection.
+        let lines = BufReader::new(&stream).lines();
+        assert!(lines.map(Result::unwrap).any(|line| line.is_empty()), "a request has an end");
+        stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").unwrap();
+    });
+    check(address, false, "answers \"HTTP/1.1 503\"");
+    answering.join().unwrap();
+    check(address, false, "does not answer");
 }

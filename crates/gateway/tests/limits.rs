@@ -345,10 +345,11 @@ fn who_says_nothing_or_little_is_given_up() {
     }
     until_metric(&gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 0.0);
 
-    // Between two requests, nobody is refused: the connection just ends.
+    // Between two requests, nobody is refused: the connection ends.
     let mut idle = Peer::connect(gateway.address);
     assert_eq!(idle.request("GET", "/healthz", &[], "").status, 200);
-    assert_eq!(idle.next_byte(), None);
+    assert_eq!(idle.try_answer().map(|answer| answer.status), Some(408));
+    idle.ended();
     assert_eq!(refusals(&gateway, "header_timeout"), 50.0);
 }
 

@@ -152,6 +152,24 @@ fn every_limit_is_documented() {
     assert_eq!(documented, limits, "docs/OPERATING.md and limits.rs differ");
 }
 
+#[test]
+fn the_operators_document_has_its_contents_at_its_top() {
+    let document = read("docs/OPERATING.md");
+    let headings: Vec<&str> = document.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let anchor = |heading: &str| -> String {
+        let kept = heading.chars().filter(|char| char.is_alphanumeric() || " -".contains(*char));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    let expected: Vec<String> =
+        headings.iter().map(|heading| format!("- [{heading}](#{})", anchor(heading))).collect();
+    let contents: Vec<&str> = document
+        .lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter(|line| line.starts_with("- "))
+        .collect();
+    assert_eq!(contents, expected, "docs/OPERATING.md: its contents and its headings differ");
+}
+
 /// The first two cells of the table's rows under a heading.
 fn rows<'a>(document: &'a str, heading: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let table = document.split_once(heading).expect("the heading is there").1;
@@ -202,6 +220,62 @@ fn every_decision_is_listed() {
             "{name} is not in docs/adr/README.md"
         );
     }
+}
+
+/// Tests whose feature is on its way: they may be missing, and nothing else.
+const COMING: [&str; 2] = ["tests/auth.rs", "tests/reload.rs"];
+
+#[test]
+fn every_fault_has_a_state_and_its_tests_exist() {
+    let document = read("docs/FAULTS.md");
+    let stories: String = files_of("crates/gateway/tests/clients").into_iter().map(read).collect();
+    let sources = sources();
+    // By its file, its folder or the program's own list, and its name.
+    let exists = |test: &str| {
+        let (place, name) = test.rsplit_once("::").unwrap();
+        let place = place.rsplit("::").next().unwrap();
+        let is_there = |path: &PathBuf| {
+            path.file_stem().is_some_and(|stem| stem == place)
+                && std::fs::read_to_string(path).unwrap().contains(&format!("fn {name}("))
+        };
+        stories.contains(&format!("\"{test}\"")) || sources.iter().any(is_there)
+    };
+    let (mut ids, mut named) = (BTreeSet::new(), BTreeSet::new());
+    for row in document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [id, _, _, counted, state] = cells[..] else { panic!("five cells: {row}") };
+        assert!(ids.insert(id), "{id} twice");
+        let known = ["CI", "on demand", "not applicable: "].iter().any(|known| state.starts_with(known));
+        assert!(known, "{id} has no state");
+        for test in state.split('`').skip(1).step_by(2) {
+            if let Some(path) = test.strip_prefix("tests/") {
+                let path = root().join("crates/gateway/tests").join(path);
+                assert!(path.exists() || COMING.contains(&test), "{id}: there is no {test}");
+            } else if let Some(target) = test.strip_prefix("fuzz_targets/") {
+                assert!(root().join("fuzz/fuzz_targets").join(target).exists(), "{id}: there is no {test}");
+            } else if test.contains("::") {
+                assert!(exists(test), "{id}: there is no {test}");
+                named.insert(test.rsplit("::").next().unwrap());
+            }
+        }
+        for metric in counted.split('`').filter(|word| word.starts_with("fanfare_")) {
+            let metric = metric.split('{').next().unwrap();
+            let documented = read("docs/METRICS.md").contains(&format!("| `{metric}"));
+            assert!(documented, "{id}: there is no {metric}");
+        }
+    }
+    assert!(ids.len() > 70);
+    let on_demand = files_of("crates/gateway/tests/abuse").into_iter().map(read).collect::<String>();
+    for part in on_demand.split("#[ignore = \"on demand: make abuse\"]\nfn ").skip(1) {
+        let name = part.split('(').next().unwrap();
+        assert!(named.contains(name), "docs/FAULTS.md does not say where {name} belongs");
+    }
+}
+
+/// The Rust files of a folder, as paths from the root.
+fn files_of(folder: &str) -> Vec<PathBuf> {
+    let folder = root().join(folder);
+    sources().into_iter().filter(|path| path.starts_with(&folder)).collect()
 }
 
 #[test]

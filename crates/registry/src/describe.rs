@@ -25,6 +25,8 @@ pub struct Info {
     pub oldest: Option<u64>,
     /// Subscribers of the topic, and of patterns that match it; who has both counts twice.
     pub subscribers: usize,
+    /// Memory of the messages kept.
+    pub retained_bytes: usize,
     /// Since its last message; `None` if it had none in this epoch.
     pub age: Option<Duration>,
 }
@@ -44,6 +46,7 @@ impl Registry {
         self.look(topic, now, |entry| Info {
             position: entry.position(),
             oldest: entry.replay().oldest(),
+            retained_bytes: entry.replay().bytes(),
             subscribers: entry.subscribers() + self.index.lock().subscribers(topic),
             age: entry.age(now),
         })

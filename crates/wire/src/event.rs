@@ -217,6 +217,8 @@ pub enum ErrorCode {
     RateLimited,
     /// Not now; try again.
     Unavailable,
+    /// Not for this sender.
+    Forbidden,
     /// No such thing.
     NotFound,
     /// The thing exists, the method does not.
@@ -237,6 +239,7 @@ impl ErrorCode {
             Self::TooLarge => "too_large",
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "timeout",

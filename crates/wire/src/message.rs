@@ -52,7 +52,13 @@ impl Kind {
     /// `application/json` and `…+json` must be JSON, `text/…` must be UTF-8, `application/octet-stream` is binary;
     /// anything else or nothing is text if it is UTF-8 and binary if not.
     pub fn of(content_type: Option<&str>, payload: &[u8]) -> Result<Self, PayloadError> {
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let content_type = content_type.unwrap_or_default();
+        // Nearly all are written so.
+        if content_type == "application/json" {
+            check_json(payload)?;
+            return Ok(Self::Json);
+        }
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
         let essence = essence.to_ascii_lowercase();
         if essence == "application/json" || essence == "application/x-ndjson" || essence.ends_with("+json") {
             check_json(payload)?;

@@ -25,15 +25,20 @@ impl Epoch {
     pub const fn new(bits: u64) -> Self {
         Self(bits & 0xff_ffff_ffff)
     }
-}
 
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// How it stands on the wire, in ASCII.
+    pub fn text(self) -> [u8; DIGITS] {
         let mut text = [0; DIGITS];
         for (place, digit) in text.iter_mut().enumerate() {
             *digit = ALPHABET[(self.0 >> (5 * place) & 31) as usize];
         }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        text
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

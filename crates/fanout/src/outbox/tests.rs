@@ -18,7 +18,7 @@ fn batch(topic: u32, first: u64, last: u64) -> Rc<Batch> {
             Arc::new(Message::new(draft, Position { epoch: Epoch::new(1), offset }, offset))
         })
         .collect();
-    Rc::clone(&Batch::join(FormatId::RAW, None, &messages)[0])
+    Rc::clone(&Batch::join(FormatId::RAW, None, &messages, None)[0])
 }
 
 /// Queues what is left of a batch after `sent` bytes.

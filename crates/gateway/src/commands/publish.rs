@@ -10,18 +10,20 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context;
-use fanfare_client::{BackOff, Client, Payload, Publisher};
+use fanfare_client::{BackOff, Payload, Publisher};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Interrupts, say};
+use super::{Interrupts, client, say};
 
 /// What to publish, and where.
 #[derive(Debug)]
 pub struct Publish {
-    /// The gateway, `http://host:port`.
+    /// The gateway, `http://host:port` or `https://host:port`.
     pub url: String,
+    /// Who may vouch for it: a PEM file, for `https://…`.
+    pub ca: Option<PathBuf>,
     /// To which topic.
     pub topic: String,
     /// What.
@@ -54,7 +56,7 @@ const PARTING: Duration = Duration::from_secs(3);
 pub fn run(publish: &Publish) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let publisher = Client::new(&publish.url).context("--url")?.publisher();
+        let publisher = client(&publish.url, publish.ca.as_deref())?.publisher();
         // However long the gateway is away: a pipe has nobody to ask what to do.
         let mut publisher = publisher
             .with_retries(BackOff::default(), None)

@@ -4,21 +4,23 @@
 //! with `type` among the messages. Whether there is a connection is standard error's business in any case.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::thread;
 
-use anyhow::Context;
-use fanfare_client::{Client, Data, Event, Message, Start, Status, Subscription, TopicRequest};
+use fanfare_client::{Data, Event, Message, Start, Status, Subscription, TopicRequest};
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Interrupts, say};
+use super::{Interrupts, client, say};
 
 /// What to listen to, and how to print it.
 #[derive(Debug)]
 pub struct Subscribe {
-    /// The gateway, `http://host:port`.
+    /// The gateway, `http://host:port` or `https://host:port`.
     pub url: String,
+    /// Who may vouch for it: a PEM file, for `https://…`.
+    pub ca: Option<PathBuf>,
     /// Topics and wildcards, at least one.
     pub topics: Vec<String>,
     /// Where to begin.
@@ -30,7 +32,7 @@ pub struct Subscribe {
 /// Prints until standard output is closed, a signal ends it, or the gateway says stop.
 pub fn run(subscribe: &Subscribe) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let client = Client::new(&subscribe.url).context("--url")?;
+    let client = client(&subscribe.url, subscribe.ca.as_deref())?;
     end_on_interrupt(Builder::new_current_thread().enable_all().build()?)?;
     let requests = subscribe.topics.iter().map(|topic| TopicRequest::new(topic).start(subscribe.start));
     runtime.block_on(print_all(client.subscribe(requests), subscribe))

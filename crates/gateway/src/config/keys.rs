@@ -6,7 +6,7 @@ use fanfare_registry::ShardSet;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::{Config, WriterChoice};
+use super::{Config, LogFormat, WriterChoice};
 use crate::units;
 
 /// How a key is written.
@@ -54,6 +54,15 @@ pub const KEYS: &[Key] = &[
         set: |config, text| address(text).map(|address| config.admin = address),
     },
     Key {
+        name: "admin_host",
+        kind: Kind::Text,
+        help: "Host name of the operators' address, besides IP addresses and localhost",
+        set: |config, text| {
+            config.admin_host = Some(text.to_ascii_lowercase());
+            Ok(())
+        },
+    },
+    Key {
         name: "workers",
         kind: Kind::Text,
         help: "Workers, each a thread with its own listener [default: one per core]",
@@ -90,6 +99,37 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Switch,
         help: "Connections of trusted proxies begin with a PROXY protocol header [default: false]",
         set: |config, text| switch(text).map(|on| config.proxy_protocol = on),
+    },
+    Key {
+        name: "tls_certificate",
+        kind: Kind::Text,
+        help: "A PEM file with the certificate and its chain: the public address speaks TLS, and nothing else",
+        set: |config, text| {
+            config.tls_certificate = Some(text.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "tls_key",
+        kind: Kind::Text,
+        help: "A PEM file with the certificate's private key, unencrypted",
+        set: |config, text| {
+            config.tls_key = Some(text.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "log_format",
+        kind: Kind::Text,
+        help: "How lines of the log look: text or json [default: text]",
+        set: |config, text| {
+            config.log_format = match text {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err(format!("{text:?} is neither text nor json")),
+            };
+            Ok(())
+        },
     },
 ];
 

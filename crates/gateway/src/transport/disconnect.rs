@@ -31,13 +31,17 @@ pub(crate) enum DisconnectReason {
     ConnectionLimit,
     /// The server leaves.
     Draining,
+    /// An operator sends the client elsewhere.
+    Operator,
+    /// The connection's task panicked.
+    Internal,
 }
 
 /// How many labels there are.
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 14] = [
+pub(crate) const ALL_LABELS: [&str; 16] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -50,6 +54,8 @@ pub(crate) const ALL_LABELS: [&str; 14] = [
     "no_pong",
     "draining",
     "budget",
+    "operator",
+    "internal",
     "rate_limited",
     "connection_limit",
 ];
@@ -68,8 +74,9 @@ impl DisconnectReason {
             Self::ConnectionLimit => CloseCode(4504),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
-            Self::Draining if native => CloseCode(4200),
-            Self::Draining => CloseCode::RESTART,
+            Self::Draining | Self::Operator if native => CloseCode(4200),
+            Self::Draining | Self::Operator => CloseCode::RESTART,
+            Self::Internal => CloseCode::INTERNAL_ERROR,
         }
     }
 
@@ -87,6 +94,8 @@ impl DisconnectReason {
             Self::RateLimited => "rate limited".into(),
             Self::ConnectionLimit => "connection limit".into(),
             Self::Draining => "draining".into(),
+            Self::Operator => "operator".into(),
+            Self::Internal => "a fault of the server".into(),
         }
     }
 
@@ -112,14 +121,29 @@ impl DisconnectReason {
             Self::NoPong => 9,
             Self::Draining => 10,
             Self::Budget => 11,
-            Self::RateLimited => 12,
-            Self::ConnectionLimit => 13,
+            Self::Operator => 12,
+            Self::Internal => 13,
+            Self::RateLimited => 14,
+            Self::ConnectionLimit => 15,
         }
+    }
+
+    /// Whether something is wrong with the connection: the log says so.
+    pub(crate) fn is_fault(self) -> bool {
+        !matches!(self, Self::PeerClosed(_) | Self::PeerGone | Self::Draining | Self::Operator)
+    }
+
+    /// Whether a native client is told in band, and when to come back: nothing is wrong with it.
+    pub(crate) fn is_farewell(self) -> bool {
+        matches!(self, Self::Draining | Self::Operator)
     }
 
     /// Whether what waits in the outbox is thrown away: the peer does not read it, or it makes no sense any more.
     pub(crate) fn discards(self) -> bool {
-        !matches!(self, Self::PeerClosed(_) | Self::Draining | Self::Refused | Self::WrongType)
+        !matches!(
+            self,
+            Self::PeerClosed(_) | Self::Draining | Self::Operator | Self::Refused | Self::WrongType
+        )
     }
 }
 
@@ -153,9 +177,21 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_has_a_code_for_each_kind_of_client() {
-        assert_eq!(DisconnectReason::Draining.code(true), CloseCode(4200));
-        assert_eq!(DisconnectReason::Draining.code(false), CloseCode::RESTART);
-        assert_eq!(DisconnectReason::Draining.label(), "draining");
+    fn who_is_sent_elsewhere_has_a_code_for_each_kind_of_client() {
+        for (reason, label) in
+            [(DisconnectReason::Draining, "draining"), (DisconnectReason::Operator, "operator")]
+        {
+            assert_eq!(reason.code(true), CloseCode(4200));
+            assert_eq!(reason.code(false), CloseCode::RESTART);
+            assert_eq!((reason.label(), &*reason.text()), (label, label));
+        }
+    }
+
+    #[test]
+    fn every_label_has_one_place() {
+        let mut labels = ALL_LABELS.to_vec();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), LABELS);
     }
 }

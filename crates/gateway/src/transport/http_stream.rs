@@ -3,7 +3,6 @@
 //! The request's socket is taken back from hyper before it has written anything, the response's head goes out, and from
 //! then on the connection is a subscriber like any other: frames of a pass are written by the worker.
 
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,13 +13,12 @@ use fanfare_fanout::Beginning;
 use fanfare_wire::command::{Start, Wanted};
 use fanfare_wire::event::{Event, GapReason};
 use fanfare_wire::{FormatId, Position, Topic, chunk};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
+use crate::socket::Socket;
 use crate::subscribe;
 use crate::worker::Worker;
 
@@ -36,8 +34,8 @@ pub(crate) struct Request {
 }
 
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
-pub(crate) fn open(worker: Rc<Worker>, stream: TcpStream, request: Request, permit: Permit) -> HttpStream {
-    let connection = worker.connect(stream, request.format, request.client, permit);
+pub(crate) fn open(worker: Rc<Worker>, socket: Socket, request: Request, permit: Permit) -> HttpStream {
+    let connection = worker.connect(socket, request.format, request.client, permit);
     let opened = match request.format {
         FormatId::EVENTS => open_many(&worker, &connection, &request.wanted),
         _ => open_one(&worker, &connection, &request.wanted),
@@ -48,7 +46,7 @@ pub(crate) fn open(worker: Rc<Worker>, stream: TcpStream, request: Request, perm
     if let Err(reason) = opened {
         worker.close(&connection, reason);
     }
-    HttpStream { worker, connection, shut: false }
+    HttpStream { worker, connection, shut: false, polled: false }
 }
 
 /// A stream's task, to its end.
@@ -57,13 +55,34 @@ pub(crate) struct HttpStream {
     connection: Rc<Connection>,
     /// Our side is closed: everything is written.
     shut: bool,
+    /// Inside of a poll: who is dropped there has panicked.
+    polled: bool,
+}
+
+impl Drop for HttpStream {
+    fn drop(&mut self) {
+        if self.polled {
+            self.worker.give_up(&self.connection);
+        }
+    }
 }
 
 impl Future for HttpStream {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { worker, connection, shut } = self.get_mut();
+        let stream = self.get_mut();
+        stream.polled = true;
+        let gone_on = stream.go_on(context);
+        stream.polled = false;
+        gone_on
+    }
+}
+
+impl HttpStream {
+    /// Goes on with whatever can go on. Ready when the connection is over.
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, connection, shut, .. } = self;
         connection.set_waker(context.waker());
         if connection.expired.get()
             || !listen(worker, connection, context)
@@ -74,9 +93,9 @@ impl Future for HttpStream {
             return Poll::Ready(());
         }
         let is_over = connection.closing.get().is_some() && !worker.shard.borrow().is_waiting(connection.id);
-        if is_over && !std::mem::replace(shut, true) {
+        if is_over && !*shut {
             // The peer's end is awaited, so that it gets to read ours.
-            let _ = SockRef::from(&connection.stream).shutdown(Shutdown::Write);
+            *shut = connection.socket.poll_shutdown(context).is_ready();
         }
         Poll::Pending
     }
@@ -148,12 +167,12 @@ fn gap(format: FormatId, beginnings: &[Beginning], head: Position, start: &Start
 /// Waits for the peer's end. What it says meanwhile, such as a next request, is not read by anybody. `false` at the end.
 fn listen(worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
     loop {
-        match connection.stream.poll_read_ready(context) {
+        match connection.socket.poll_read_ready(context) {
             Poll::Pending => return true,
             Poll::Ready(Err(_)) => return false,
             Poll::Ready(Ok(())) => {}
         }
-        match connection.stream.try_read(&mut worker.scratch.borrow_mut()) {
+        match connection.socket.try_read(&mut worker.scratch.borrow_mut()) {
             Ok(0) => return false,
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

@@ -3,7 +3,6 @@
 //! One local task per connection. It owns the read half; frames of a fan-out pass are written by the worker, and only
 //! what the socket refused is written here, when it is writable again.
 
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -11,8 +10,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use fanfare_wire::FormatId;
 use fanfare_wire::websocket::{Parser, ParserLimits};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
@@ -20,6 +17,7 @@ use crate::admission;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
+use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// After this many reads a session lets the others go on.
@@ -31,14 +29,14 @@ const READS_PER_POLL: usize = 4;
 /// What is returned is all that stays of it in memory while it is idle: no future of a handshake, and no buffer.
 pub(crate) fn open(
     worker: Rc<Worker>,
-    stream: TcpStream,
+    socket: Socket,
     read_ahead: Bytes,
     endpoint: Endpoint,
     format: FormatId,
     client: Client,
     permit: Permit,
 ) -> WebSocket {
-    let connection = worker.connect(stream, format, client, permit);
+    let connection = worker.connect(socket, format, client, permit);
     let opened = Session::open(&worker, &connection, &endpoint);
     if let Err(reason) = opened {
         worker.close(&connection, reason);
@@ -48,7 +46,7 @@ pub(crate) fn open(
     if !read_ahead.is_empty() {
         inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
     }
-    WebSocket { worker, connection, inbound, shut: false }
+    WebSocket { worker, connection, inbound, shut: false, polled: false }
 }
 
 /// A connection's task, from its handshake to its end.
@@ -58,6 +56,16 @@ pub(crate) struct WebSocket {
     inbound: Inbound,
     /// Our side is closed: everything is written.
     shut: bool,
+    /// Inside of a poll: who is dropped there has panicked.
+    polled: bool,
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        if self.polled {
+            self.worker.give_up(&self.connection);
+        }
+    }
 }
 
 impl Future for WebSocket {
@@ -65,7 +73,10 @@ impl Future for WebSocket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let socket = self.get_mut();
-        let reason = ready!(socket.go_on(context));
+        socket.polled = true;
+        let gone_on = socket.go_on(context);
+        socket.polled = false;
+        let reason = ready!(gone_on);
         socket.worker.disconnect(&socket.connection, reason);
         Poll::Ready(())
     }
@@ -74,7 +85,7 @@ impl Future for WebSocket {
 impl WebSocket {
     /// Goes on with whatever can go on. Ready with the reason when the connection is over.
     fn go_on(&mut self, context: &mut Context<'_>) -> Poll<DisconnectReason> {
-        let Self { worker, connection, inbound, shut } = self;
+        let Self { worker, connection, inbound, shut, .. } = self;
         connection.set_waker(context.waker());
         if connection.expired.get()
             || !inbound.read(worker, connection, context)
@@ -83,11 +94,9 @@ impl WebSocket {
             return Poll::Ready(self.reason());
         }
         if connection.closing.get().is_some() && !worker.shard.borrow().is_waiting(connection.id) {
-            if !std::mem::replace(shut, true) {
-                let _ = SockRef::from(&connection.stream).shutdown(Shutdown::Write);
-            }
+            *shut = *shut || connection.socket.poll_shutdown(context).is_ready();
             // Otherwise the peer's close frame or its end is awaited, so that it gets to read ours.
-            if inbound.peer_closed {
+            if *shut && inbound.peer_closed {
                 return Poll::Ready(self.reason());
             }
         }
@@ -110,15 +119,15 @@ struct Inbound {
 impl Inbound {
     /// Reads until nothing is there. `false` if the peer is gone.
     fn read(&mut self, worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
-        let stream = &connection.stream;
+        let socket = &connection.socket;
         for _ in 0..READS_PER_POLL {
-            match stream.poll_read_ready(context) {
+            match socket.poll_read_ready(context) {
                 Poll::Pending => return true,
                 Poll::Ready(Err(_)) => return false,
                 Poll::Ready(Ok(())) => {}
             }
             let mut scratch = worker.scratch.borrow_mut();
-            match stream.try_read(&mut scratch) {
+            match socket.try_read(&mut scratch) {
                 Ok(0) => return false,
                 Ok(count) => self.receive(worker, connection, &mut scratch[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}

@@ -1,12 +1,14 @@
 //! The inline writer: `send` for each socket, now.
 //!
-//! A socket that tokio knows to be full costs one load and no system call.
+//! A socket that tokio knows to be full costs one load and no system call. One under TLS whose records are left over wakes
+//! its session, which waits for the socket: the shard may have nothing more for it, and would not say so.
 
 use std::io::{Error, ErrorKind, IoSlice};
 
 use fanfare_fanout::{Sink, SubscriberId, Written};
 
-use crate::connection::Connections;
+use crate::connection::{Connection, Connections};
+use crate::socket::Socket;
 
 /// Writes at once.
 pub(crate) struct InlineWriter<'a> {
@@ -16,17 +18,30 @@ pub(crate) struct InlineWriter<'a> {
 impl Sink for InlineWriter<'_> {
     fn write(&mut self, to: SubscriberId, bytes: &[u8]) -> Written {
         match self.connections.get(to) {
-            Some(connection) => written(connection.stream.try_write(bytes)),
+            Some(connection) => match &connection.socket {
+                Socket::Plain(stream) => written(stream.try_write(bytes)),
+                Socket::Tls(socket) => encrypted(connection, socket.write(bytes)),
+            },
             None => Written::PeerGone,
         }
     }
 
     fn write_vectored(&mut self, to: SubscriberId, slices: &[IoSlice<'_>]) -> Written {
         match self.connections.get(to) {
-            Some(connection) => written(connection.stream.try_write_vectored(slices)),
+            Some(connection) => match &connection.socket {
+                Socket::Plain(stream) => written(stream.try_write_vectored(slices)),
+                Socket::Tls(socket) => encrypted(connection, socket.write_vectored(slices)),
+            },
             None => Written::PeerGone,
         }
     }
+}
+
+fn encrypted(connection: &Connection, written: Written) -> Written {
+    if connection.socket.has_records() {
+        connection.wake();
+    }
+    written
 }
 
 /// What a `send` of something said.

@@ -88,13 +88,13 @@ impl Ring {
     }
 
     /// Carries out `writes`, which are at most [`STEP_MAX`], and says of those that were not taken whole what became of
-    /// them, by their places. After an error, which a ring does not recover from, some of them were not tried, and are
+    /// them, by their places. Returns whether there was anything to submit. After an error, which a ring does not recover from, some of them were not tried, and are
     /// said to be blocked.
     pub(super) fn write_all<'a>(
         &mut self,
         writes: impl Iterator<Item = Write<'a>>,
         mut answer: impl FnMut(usize, Answer<'a>),
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         // A panic in a caller's closure may have left some behind.
         if !self.ring.submission().is_empty() || !self.ring.completion().is_empty() {
             return Err(Error::other("the queues are not empty"));
@@ -134,7 +134,7 @@ impl Ring {
             let untried = (0..STEP_MAX).filter(|place| open[*place]);
             untried.for_each(|place| answer(place, Answer::Refused(Written::Blocked)));
         }
-        submitted
+        submitted.map(|()| count > 0)
     }
 
     /// Hands the queue's `count` entries to the kernel and waits for as many answers. They come at once: a send that may

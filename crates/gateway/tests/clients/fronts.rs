@@ -1,4 +1,4 @@
-//! What stands in front of a gateway and has to carry everything: nginx and HAProxy, as `deploy/` has them.
+//! What stands in front of a gateway and has to carry everything: HAProxy, nginx and Envoy, as `deploy/` has them.
 
 use libtest_mimic::Failed;
 
@@ -20,6 +20,11 @@ pub(crate) fn nginx() -> Result<(), Failed> {
 
 pub(crate) fn haproxy() -> Result<(), Failed> {
     behind("python/haproxy_carries.py", "as_deployed", Tool::HaProxy)
+}
+
+pub(crate) fn envoy() -> Result<(), Failed> {
+    // Envoy comes with Python's packages.
+    behind("python/envoy_carries.py", "as_deployed", Tool::Python)
 }
 
 /// A gateway with a sign of life every 3 s, and with topics under `drop.` that drop their oldest messages.

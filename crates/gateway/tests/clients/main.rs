@@ -12,9 +12,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alerts;
 mod autobahn;
 mod browser;
+mod deployed;
 mod events;
+mod faults;
 mod fronts;
 mod script;
 mod stage;
@@ -28,6 +31,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use script::Script;
 use support::Gateway;
 use support::config_file::ConfigFile;
+use support::tls::Authority;
 use tools::{Tool, Unusable};
 
 /// Whether the gateway has `/events`, `/poll`, patterns on `/ws` and `stale_after`.
@@ -40,6 +44,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     let mut all = stories();
+    all.extend(deployed::stories());
+    all.extend(faults::stories());
     if EVENTS {
         all.extend(stories_of_many_topics());
     }
@@ -47,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn stories() -> Vec<Trial> {
-    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, Python};
+    use Tool::{Chromium, Curl, HaProxy, Nginx, Node, OpenSsl, Promtool, Python};
     // The longest come first.
     vec![
         story("autobahn::behaviour", &[Python], autobahn::behaviour),
@@ -59,7 +65,18 @@ fn stories() -> Vec<Trial> {
         story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
         story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
         story("haproxy::carries_everything", &[Python, HaProxy], fronts::haproxy),
+        story("envoy::carries_everything", &[Python], fronts::envoy),
+        told_by("haproxy::says_who_is_calling", "haproxy", &[Python, OpenSsl, HaProxy]),
+        told_by("haproxy::passes_tls_through", "haproxy_passes_tls_through", &[Python, OpenSsl, HaProxy]),
+        told_by("nginx::says_who_is_calling", "nginx", &[Python, OpenSsl, Nginx]),
+        told_by("envoy::says_who_is_calling", "envoy", &[Python, OpenSsl]),
         story("chromium::fanfare_js", &[Node, Chromium], fanfare_js),
+        story("prometheus::alerts_fire_when_they_should", &[Promtool], alerts::fire_when_they_should),
+        story(
+            "prometheus::the_dashboard_asks_in_its_words",
+            &[Promtool],
+            alerts::dashboard_queries_are_queries,
+        ),
         told("websockets::a_crowd_gets_everything_in_order", &[Python], "python/websockets_crowd.py"),
         told("websockets::one_topic_as_posted", &[Python], "python/websockets_topic.py"),
         told("websockets::faults_have_their_codes", &[Python], "python/websockets_faults.py"),
@@ -76,6 +93,10 @@ fn stories() -> Vec<Trial> {
         told("ws::raw_and_native", &[Node], "node/ws.mjs"),
         told("fanfare_js::alone", &[Node], "node/fanfare_js_alone.mjs"),
         told("fanfare_js::in_node", &[Node], "node/fanfare_js_node.mjs"),
+        secured("websockets::one_topic_under_tls", &[Python], "python/websockets_topic.py"),
+        secured("websockets::many_topics_under_tls", &[Python], "python/websockets_native.py"),
+        secured("ws::raw_and_native_under_tls", &[Node], "node/ws.mjs"),
+        secured("curl::under_tls", &[Curl], "shell/curl.sh"),
         told("curl::publishes_reads_and_is_told_why_not", &[Curl], "shell/curl.sh"),
         story("curl::reads_streams", &[Curl], streams::curl),
     ]
@@ -96,11 +117,30 @@ fn told(name: &'static str, tools: &'static [Tool], script: &'static str) -> Tri
     story(name, tools, move || Script::of(&Gateway::start(&[]), script, tools)?.run())
 }
 
+/// What a load balancer of `deploy/` tells a gateway of a client, and what it does not let through to it.
+fn told_by(name: &'static str, told: &'static str, tools: &'static [Tool]) -> Trial {
+    story(name, tools, move || Script::of(&Gateway::start(&[]), "python/told.py", tools)?.told_as(told).run())
+}
+
 /// The same, about a gateway that compresses the topics under `z.`.
 fn compressed(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
     story(name, tools, move || {
         let config = ConfigFile::new("[[topics]]\nmatch = \"z.>\"\ndeflate = true\n");
         Script::of(&Gateway::start(&["--config", config.path()]), script, tools)?.run()
+    })
+}
+
+/// The same, about a gateway that speaks TLS. Each client trusts the authority that its own environment names.
+fn secured(name: &'static str, tools: &'static [Tool], script: &'static str) -> Trial {
+    story(name, tools, move || {
+        let authority = Authority::new();
+        let flags = authority.flags();
+        let gateway = Gateway::start(&flags.each_ref().map(String::as_str));
+        let mut told = Script::of(&gateway, script, tools)?.told_as("under-tls");
+        for variable in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"] {
+            told = told.with(variable, &authority.ca());
+        }
+        told.run()
     })
 }
 

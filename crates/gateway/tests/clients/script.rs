@@ -38,7 +38,8 @@ impl Script {
         };
         command.arg(&path);
         for tool in tools {
-            command.env(format!("FANFARE_{}", tool.name().to_uppercase()), tool.path()?);
+            let name = tool.name().to_uppercase().replace('-', "_");
+            command.env(format!("FANFARE_{name}"), tool.path()?);
         }
         command
             .env("FANFARE_URL", gateway.url(""))

@@ -4,7 +4,9 @@
 //! |---|---|---|
 //! | Python and its packages | `python3 -m venv`, `pip install` of python/requirements.txt | `target/clients/python` |
 //! | Node and its packages | `npm install` of [`NODE_PACKAGES`] | `target/clients/node` |
-//! | Chromium, curl, HAProxy, nginx | `apt-get install`, if they are missing, by root only | the system |
+//! | Chromium, curl, HAProxy, nginx, OpenSSL, promtool, systemd-analyze, nft, faketime, fiu-run | `apt-get install`, if they are missing, by root only | the system |
+//!
+//! Envoy and the linters of `deploy/` are among Python's packages.
 //!
 //! Without an installer (no `python3`, no `npm`, no `apt-get`, not root) what needs the tool is ignored. An installer that
 //! is there and fails is a failure. What was installed carries a mark that says which versions, and is kept until it
@@ -43,6 +45,17 @@ pub(crate) enum Tool {
     Curl,
     HaProxy,
     Nginx,
+    OpenSsl,
+    Promtool,
+    SystemdAnalyze,
+    /// For a network of a story's own.
+    Nft,
+    /// Its library, too.
+    Faketime,
+    /// Its libraries, too.
+    FiuRun,
+    /// Which only root may use as the stories do.
+    Unshare,
 }
 
 /// Why a tool cannot be had.
@@ -62,7 +75,7 @@ impl fmt::Display for Unusable {
 }
 
 impl Tool {
-    /// In lower case, as its package is called.
+    /// In lower case, as its program is called.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Python => "python",
@@ -71,16 +84,37 @@ impl Tool {
             Self::Curl => "curl",
             Self::HaProxy => "haproxy",
             Self::Nginx => "nginx",
+            Self::OpenSsl => "openssl",
+            Self::Promtool => "promtool",
+            Self::SystemdAnalyze => "systemd-analyze",
+            Self::Nft => "nft",
+            Self::Faketime => "faketime",
+            Self::FiuRun => "fiu-run",
+            Self::Unshare => "unshare",
+        }
+    }
+
+    /// Debian's package with the program.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Promtool => "prometheus",
+            Self::SystemdAnalyze => "systemd",
+            Self::FiuRun => "fiu-utils",
+            Self::Nft => "nftables",
+            Self::Unshare => "util-linux",
+            _ => self.name(),
         }
     }
 
     /// The program, installed if need be.
     pub(crate) fn path(self) -> Result<&'static Path, Unusable> {
-        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 6] = [const { OnceLock::new() }; 6];
+        static PATHS: [OnceLock<Result<PathBuf, Unusable>>; 13] = [const { OnceLock::new() }; 13];
         let path = PATHS[self as usize].get_or_init(|| match self {
             Self::Python => python(),
             Self::Node => node(),
-            Self::Chromium | Self::Curl | Self::HaProxy | Self::Nginx => debian(self.name()),
+            Self::Nft if !is_root() => Err(no_installer("only root can have a network of its own")),
+            Self::Unshare if !is_root() => Err(no_installer("only root can have a file system of its own")),
+            _ => debian(self.name(), self.package()),
         });
         path.as_deref().map_err(Clone::clone)
     }
@@ -161,13 +195,13 @@ fn install(
     install().map_err(|failed| not_installed(name, &failed))
 }
 
-fn debian(name: &str) -> Result<PathBuf, Unusable> {
+fn debian(name: &str, package: &str) -> Result<PathBuf, Unusable> {
     if let Some(path) = program(name) {
         return Ok(path);
     }
     let apt_get = program("apt-get")
         .ok_or_else(|| no_installer(&format!("{name} is missing, and there is no apt-get to install it")))?;
-    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+    if !is_root() {
         return Err(no_installer(&format!("{name} is missing, and only root can install it")));
     }
     let install = || -> Result<(), Failed> {
@@ -180,10 +214,17 @@ fn debian(name: &str) -> Result<PathBuf, Unusable> {
             command
         };
         step(&format!("{name}-update"), apt_get().arg("update"))?;
-        step(&format!("{name}-install"), apt_get().args(["install", "-y", "--no-install-recommends", name]))
+        step(
+            &format!("{name}-install"),
+            apt_get().args(["install", "-y", "--no-install-recommends", package]),
+        )
     };
     install().map_err(|failed| not_installed(name, &failed))?;
     program(name).ok_or_else(|| Unusable::NotInstalled(format!("{name} is installed, but not to be found")))
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// As long as it lives, packages start no services when they are installed.

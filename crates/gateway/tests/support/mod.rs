@@ -2,16 +2,19 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of it")]
 
+pub mod chaos;
 pub mod config_file;
 pub mod confined;
 pub mod metrics;
+pub mod namespace;
 pub mod peer;
 pub mod stream;
+pub mod tls;
 pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -26,9 +29,11 @@ pub struct Gateway {
     pub address: SocketAddr,
     /// The operators' address.
     pub admin: SocketAddr,
-    /// The command, its flags, and what is in its environment.
-    how: (String, Vec<String>, Vec<(String, String)>),
+    how: How,
 }
+
+/// The command, its flags, and what is in its environment.
+type How = (String, Vec<String>, Vec<(String, String)>);
 
 impl Gateway {
     /// Starts `fanfare serve` with two workers and `args` behind.
@@ -39,6 +44,20 @@ impl Gateway {
     /// Starts `fanfare serve` with variables in its environment, too.
     pub fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Self {
         Self::start_command("serve", args, environment)
+    }
+
+    /// Starts `fanfare serve`, which logs from `info` on, to where only the test may read.
+    pub fn start_logging(args: &[&str]) -> (Self, ChildStderr) {
+        let mut gateway = Self::start_logging_to(Stdio::piped(), args);
+        let log = gateway.process.stderr.take().expect("its log is a pipe");
+        (gateway, log)
+    }
+
+    /// The same, to somewhere else.
+    pub fn start_logging_to(log: impl Into<Stdio>, args: &[&str]) -> Self {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let how = ("serve".to_owned(), args, vec![("FANFARE_LOG".to_owned(), "info".to_owned())]);
+        Self::start_with_log("127.0.0.1:0", how, log.into())
     }
 
     /// Starts `fanfare demo`.
@@ -52,13 +71,18 @@ impl Gateway {
         Self::start_on("127.0.0.1:0", (command.to_owned(), args, environment.collect()))
     }
 
-    fn start_on(listen: &str, how: (String, Vec<String>, Vec<(String, String)>)) -> Self {
+    fn start_on(listen: &str, how: How) -> Self {
+        Self::start_with_log(listen, how, Stdio::inherit())
+    }
+
+    fn start_with_log(listen: &str, how: How, log: Stdio) -> Self {
         let (command, args, environment) = &how;
         let mut process = fanfare()
             .args([command, "--listen", listen, "--admin", "127.0.0.1:0", "--workers", "2"])
             .args(args)
             .envs(environment.iter().cloned())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the program starts");
         let mut output = BufReader::new(process.stdout.take().expect("its output is a pipe"));
@@ -101,14 +125,18 @@ impl Gateway {
         self.process.id()
     }
 
-    /// `http://…`
+    /// `http://…`, or `https://…` of one that speaks TLS.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http{}://{}{path}", self.s(), self.address)
     }
 
-    /// `ws://…`
+    /// `ws://…`, or `wss://…`.
     pub fn ws_url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.address)
+        format!("ws{}://{}{path}", self.s(), self.address)
+    }
+
+    fn s(&self) -> &str {
+        if self.how.1.iter().any(|arg| arg == "--tls-certificate") { "s" } else { "" }
     }
 
     /// Sends a signal by its name, such as `TERM`.

@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -31,6 +32,10 @@ pub const HANDSHAKE: &str = "host: fanfare\r\nupgrade: websocket\r\nconnection: 
 /// One connection.
 pub struct Peer {
     pub stream: TcpStream,
+    /// Around what goes over the stream.
+    tls: Option<Box<rustls::ClientConnection>>,
+    /// It said that this was all, before the connection ended.
+    told: bool,
     received: Vec<u8>,
     /// permessage-deflate was offered and accepted.
     deflate: bool,
@@ -145,7 +150,29 @@ impl Peer {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time above zero");
         stream.set_nodelay(true).expect("TCP has it");
-        Self { stream, received: Vec::new(), deflate: false, inflated: 0 }
+        Self { stream, tls: None, told: false, received: Vec::new(), deflate: false, inflated: 0 }
+    }
+
+    /// Goes on under TLS, once hands are shaken.
+    pub fn secured(self, config: &Arc<rustls::ClientConfig>) -> Self {
+        self.try_secured(config).expect("hands are shaken")
+    }
+
+    /// Likewise, if the gateway does.
+    pub fn try_secured(mut self, config: &Arc<rustls::ClientConfig>) -> std::io::Result<Self> {
+        let name = self.stream.peer_addr()?.ip().into();
+        let mut tls = rustls::ClientConnection::new(Arc::clone(config), name).expect("a name is a name");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut self.stream)?;
+        }
+        self.tls = Some(Box::new(tls));
+        Ok(self)
+    }
+
+    /// The gateway's certificate, in DER.
+    pub fn certificate(&self) -> Vec<u8> {
+        let chain = self.tls.as_ref().and_then(|tls| tls.peer_certificates()).expect("hands are shaken");
+        chain[0].to_vec()
     }
 
     /// The same connection for another thread, which only sends.
@@ -241,12 +268,15 @@ impl Peer {
     // === sending ===
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the gateway reads");
+        assert!(self.try_send(bytes), "the gateway reads");
     }
 
     /// Sends what the server still takes: it may have closed in the middle of it.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(bytes.as_ref()).is_ok()
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).write_all(bytes.as_ref()).is_ok(),
+            None => self.stream.write_all(bytes.as_ref()).is_ok(),
+        }
     }
 
     /// Sends a text frame.
@@ -284,12 +314,18 @@ impl Peer {
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         loop {
-            match self.stream.read(&mut buffer) {
+            let read = match &mut self.tls {
+                Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut buffer),
+                None => self.stream.read(&mut buffer),
+            };
+            match read {
                 Ok(count) => {
+                    self.told |= count == 0 && self.tls.is_some();
                     self.received.extend_from_slice(&buffer[..count]);
                     return count > 0;
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof && self.tls.is_some() => return false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("nothing came: {error}"),
             }
@@ -433,6 +469,24 @@ impl Peer {
     /// Waits for the end of the connection.
     pub fn ended(&mut self) {
         while self.fill() {}
+    }
+
+    /// Whether the connection ended with TLS's own words for that, and not by a cut.
+    pub fn was_told_the_end(&mut self) -> bool {
+        self.ended();
+        self.told
+    }
+
+    /// The statuses of the answers so far, whatever else there is, once there are `count` or the connection has ended.
+    pub fn statuses(&mut self, count: usize) -> Vec<u16> {
+        loop {
+            let text = String::from_utf8_lossy(&self.received);
+            let found = text.split("HTTP/1.").skip(1).filter_map(|answer| answer.get(2..5)?.parse().ok());
+            let found: Vec<u16> = found.collect();
+            if found.len() >= count || !self.fill() {
+                return found;
+            }
+        }
     }
 
     /// Asks something that is answered in turn: what came before it has been carried out, and `before` is what came.

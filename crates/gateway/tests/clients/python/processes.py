@@ -20,9 +20,12 @@ def free_address():
 
 
 @contextlib.contextmanager
-def running(command, **environment):
-    """A process as long as the block; what it started itself ends with it, if it is a good parent."""
-    process = subprocess.Popen(command, env={**os.environ, **environment})
+def running(command, log=None, **environment):
+    """A process as long as the block; what it started itself ends with it, if it is a good parent. Its output goes to
+    the file `log`, if there is one."""
+    with contextlib.ExitStack() as files:
+        output = log and files.enter_context(open(log, "w"))
+        process = subprocess.Popen(command, stdout=output, env={**os.environ, **environment})
     try:
         yield process
     finally:

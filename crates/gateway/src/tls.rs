@@ -1,0 +1,263 @@
+//! TLS on the public listener: the certificate, handshakes, and what a handshake can come to.
+//!
+//! | | | why |
+//! |---|---|---|
+//! | versions | 1.2 and 1.3 | what is older is broken (RFC 8996) |
+//! | ALPN | `http/1.1` | a WebSocket needs it; a client that offers only `h2` is refused, one that offers nothing is not |
+//! | resumption | one stateless ticket per TLS 1.3 handshake, no session cache | a crowd that comes back costs no memory here, and a second ticket would serve a second connection, which few clients open |
+//! | early data | none | a publish could be replayed |
+//! | records | up to 16 KiB, the most there is | a record costs 22 bytes and a tag to check, and most messages fit one |
+//!
+//! The certificate can be replaced while the gateway serves: see [`Tls::reload`]. Tickets end with the certificate they were
+//! given under, so that whoever comes later sees the new one.
+
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use rustls::{InvalidMessage, ServerConfig};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Config;
+use crate::socket::{Socket, TlsSocket};
+use crate::worker::Worker;
+
+/// What a TLS listener shakes hands with.
+pub(crate) struct Tls {
+    config: ArcSwap<ServerConfig>,
+}
+
+impl Tls {
+    /// Reads the certificate and its key, if the configuration names them.
+    pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
+        Ok(read(config)?.map(|config| Self { config: ArcSwap::new(config) }))
+    }
+
+    /// Reads the files that `config` names, and shakes hands with what is in them from now on. Whoever is connected stays
+    /// so, and a handshake under way goes on with what it began with. After an error, one line that names the key, nothing
+    /// has changed.
+    #[allow(dead_code, reason = "whoever handles SIGHUP calls it")]
+    pub(crate) fn reload(&self, config: &Config) -> Result<(), String> {
+        let config = read(config)?.ok_or("tls_certificate: TLS cannot be turned off while serving")?;
+        self.config.store(config);
+        Ok(())
+    }
+
+    /// Shakes hands with the certificate in force.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
+    }
+}
+
+/// What is wrong with the certificate and its key, if the configuration names them: one line that names the key of the
+/// configuration, and nothing of what is in the files.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    read(config).map(drop)
+}
+
+fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
+    match (&config.tls_certificate, &config.tls_key) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err("tls_key: missing, while there is a tls_certificate".into()),
+        (None, Some(_)) => Err("tls_certificate: missing, while there is a tls_key".into()),
+        (Some(certificate), Some(key)) => {
+            let chain =
+                read_chain(certificate).map_err(|error| wrong("tls_certificate", certificate, error))?;
+            let read = PrivateKeyDer::from_pem_file(key).map_err(in_pem);
+            let read = read.map_err(|error| wrong("tls_key", key, &error))?;
+            server_config(chain, read).map(Some).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => wrong("tls_key", key, "not the certificate's key"),
+                rustls::Error::General(_) => wrong("tls_key", key, "not a key that can sign"),
+                _ => wrong("tls_certificate", certificate, "not a certificate"),
+            })
+        }
+    }
+}
+
+fn wrong(name: &str, path: &Path, what: impl AsRef<str>) -> String {
+    format!("{name}: {}: {}", path.display(), what.as_ref())
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(in_pem)?.collect();
+    let chain = chain.map_err(in_pem)?;
+    if chain.is_empty() { Err(in_pem(pem::Error::NoItemsFound)) } else { Ok(chain) }
+}
+
+/// What the file does not have. The library's own text may quote it, and it may hold a key.
+fn in_pem(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "nothing of the kind in it in PEM form, unencrypted".into(),
+        _ => "not in PEM form".into(),
+    }
+}
+
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("the provider has suites of both versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// Shakes hands within `Limits::tls_handshake_timeout`.
+pub(crate) async fn shake_hands(worker: &Rc<Worker>, stream: TcpStream) -> Result<Socket, Handshake> {
+    let acceptor = worker.shared.tls.as_ref().ok_or(Handshake::Gone)?.acceptor();
+    let limit = worker.shared.config().limits.tls_handshake_timeout;
+    match timeout(limit, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Ok(Socket::Tls(Box::new(TlsSocket::new(stream, Rc::clone(worker))))),
+        Ok(Err(error)) => Err(Handshake::failed(&error)),
+        Err(_) => Err(Handshake::Timeout),
+    }
+}
+
+/// What a handshake came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    /// Requests may come.
+    Done,
+    /// It took longer than `Limits::tls_handshake_timeout`.
+    Timeout,
+    /// The peer ended in the middle of it, or the drain ended it.
+    Gone,
+    /// What came was not TLS: plain HTTP, mostly.
+    NotTls,
+    /// No version, cipher or protocol in common.
+    Incompatible,
+    /// The client did not want us: it does not trust the certificate, mostly.
+    Refused,
+    /// The peer broke the protocol.
+    Broken,
+}
+
+impl Handshake {
+    /// The values of the metric's label, each in its place.
+    pub(crate) const LABELS: [&'static str; 7] =
+        ["done", "timeout", "gone", "not_tls", "incompatible", "refused", "broken"];
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// What a failed one came to.
+    pub(crate) fn failed(error: &Error) -> Self {
+        match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::NotTls,
+            Some(rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol) => {
+                Self::Incompatible
+            }
+            Some(rustls::Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion)) => Self::Incompatible,
+            Some(rustls::Error::AlertReceived(_)) => Self::Refused,
+            Some(_) => Self::Broken,
+            None if error.kind() == ErrorKind::InvalidData => Self::Broken,
+            None => Self::Gone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
+    use std::io::{Read, Write};
+    use std::net::Ipv4Addr;
+
+    /// Writes a new certificate that signs for itself, and its key. Returns it.
+    fn issue(config: &Config) -> CertificateDer<'static> {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(config.tls_certificate.as_ref().unwrap(), made.cert.pem()).unwrap();
+        std::fs::write(config.tls_key.as_ref().unwrap(), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().clone()
+    }
+
+    fn carry(from: &mut Connection, to: &mut Connection) {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).unwrap();
+        }
+        let mut bytes = &bytes[..];
+        while !bytes.is_empty() {
+            to.read_tls(&mut bytes).unwrap();
+            to.process_new_packets().unwrap();
+        }
+    }
+
+    /// The server's side and the client's.
+    fn shake_hands(tls: &Tls, client: &Arc<ClientConfig>) -> (Connection, Connection) {
+        let server = ServerConnection::new(Arc::clone(tls.acceptor().config())).unwrap();
+        let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+        let client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let (mut server, mut client) = (Connection::from(server), Connection::from(client));
+        while server.is_handshaking() || client.is_handshaking() {
+            carry(&mut client, &mut server);
+            carry(&mut server, &mut client);
+        }
+        (server, client)
+    }
+
+    #[test]
+    fn another_certificate_is_for_those_who_come_later_and_drops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            tls_certificate: Some(folder.path().join("certificate")),
+            tls_key: Some(folder.path().join("key")),
+            ..Config::default()
+        };
+        let first = issue(&config);
+        let tls = Tls::open(&config).unwrap().unwrap();
+        let second = issue(&config);
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates([first.clone(), second.clone()]);
+        let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = Arc::new(client);
+        // What is in the files counts when it is read.
+        let (mut server, mut connected) = shake_hands(&tls, &client);
+        assert_eq!(connected.peer_certificates().unwrap(), [first]);
+
+        tls.reload(&config).unwrap();
+        // The client has a ticket of the first certificate, which is worth nothing now.
+        let (_, later) = shake_hands(&tls, &client);
+        assert_eq!(later.peer_certificates().unwrap(), std::slice::from_ref(&second));
+        assert_eq!(later.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        // One of the second is.
+        let (_, again) = shake_hands(&tls, &client);
+        assert_eq!(again.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+
+        // Who was connected goes on.
+        server.writer().write_all(b"still here").unwrap();
+        carry(&mut server, &mut connected);
+        let mut heard = [0; 10];
+        connected.reader().read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"still here");
+
+        // What cannot be read changes nothing.
+        std::fs::write(folder.path().join("key"), "").unwrap();
+        assert!(tls.reload(&config).unwrap_err().starts_with("tls_key: "));
+        assert!(tls.reload(&Config::default()).unwrap_err().starts_with("tls_certificate: "));
+        let (_, last) = shake_hands(&tls, &client);
+        assert_eq!(last.peer_certificates().unwrap(), [second]);
+    }
+}

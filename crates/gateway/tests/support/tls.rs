@@ -1,0 +1,94 @@
+//! An authority of a test's own, and certificates for `127.0.0.1`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tempfile::TempDir;
+
+/// Who signs the gateway's certificate. Its files are gone with it.
+pub struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// An authority, and a first certificate.
+    pub fn new() -> Self {
+        let folder = TempDir::new().expect("a folder can be made");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "an authority of a test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = params.self_signed(&key).expect("it signs for itself");
+        std::fs::write(folder.path().join("ca.pem"), certificate.pem()).expect("a file can be written");
+        let authority = Self { folder, issuer: Issuer::new(params, key) };
+        authority.issue();
+        authority
+    }
+
+    /// Another certificate with another key, in the place of those that are there. Returns it in DER.
+    pub fn issue(&self) -> Vec<u8> {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("an address is a name");
+        params.distinguished_name.push(DnType::CommonName, "a gateway of a test");
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        std::fs::write(self.file("certificate.pem"), certificate.pem()).expect("a file can be written");
+        std::fs::write(self.file("key.pem"), key.serialize_pem()).expect("a file can be written");
+        certificate.der().to_vec()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.file(name).to_str().expect("the path is text").to_owned()
+    }
+
+    /// The authority's own certificate, for clients.
+    pub fn ca(&self) -> String {
+        self.path("ca.pem")
+    }
+
+    pub fn certificate(&self) -> String {
+        self.path("certificate.pem")
+    }
+
+    pub fn key(&self) -> String {
+        self.path("key.pem")
+    }
+
+    /// Flags of a gateway that shakes hands with what is in the files.
+    pub fn flags(&self) -> [String; 4] {
+        ["--tls-certificate".into(), self.certificate(), "--tls-key".into(), self.key()]
+    }
+
+    /// A client that trusts the authority, and offers these protocols.
+    pub fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.ca()).expect("the file is there");
+        roots.add(ca).expect("it is a certificate");
+        self.client_that_trusts(roots, protocols)
+    }
+
+    /// A client that trusts nobody.
+    pub fn distrustful_client(&self) -> Arc<ClientConfig> {
+        self.client_that_trusts(RootCertStore::empty(), &[])
+    }
+
+    fn client_that_trusts(&self, roots: RootCertStore, protocols: &[&str]) -> Arc<ClientConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("the provider has suites of both versions");
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}
