@@ -5,6 +5,7 @@
 
 use fanfare_wire::{FORMATS, FormatId, Name};
 
+use crate::known_topic::KnownTopic;
 use crate::slow_consumer::SlowPolicy;
 
 #[derive(Debug)]
@@ -25,8 +26,24 @@ pub(crate) struct Audience {
 pub(crate) struct Listed {
     pub(crate) slot: u32,
     pub(crate) wish: Wish,
+    /// The last reload of which the shard knew when it came.
+    pub(crate) since: u16,
     /// Messages up to this offset are not for it: it came after them, or got them as replay.
     pub(crate) start: u64,
+}
+
+impl Listed {
+    /// What holds for it of a topic. Who was not told that the topic conflates is told of each loss, however that changed:
+    /// it gets `DropOldest` in place of `Conflate`.
+    #[inline]
+    pub(crate) fn policy(&self, topic: &KnownTopic) -> SlowPolicy {
+        match self.wish.policy(topic.settings.policy) {
+            SlowPolicy::Conflate if self.wish == Wish::AsTopic && topic.conflates_only_after(self.since) => {
+                SlowPolicy::DropOldest
+            }
+            policy => policy,
+        }
+    }
 }
 
 /// What a subscriber asked for, against what its topics say.

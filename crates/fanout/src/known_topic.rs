@@ -14,12 +14,16 @@ pub struct TopicSettings {
     pub policy: SlowPolicy,
     /// A topic silent for longer is stale, and its subscribers are told.
     pub stale_after: Option<Duration>,
+    /// The number of the reload after which this was asked. What is told to a subscriber is asked after it was tied.
+    pub reload: u16,
 }
 
 #[derive(Debug)]
 pub(crate) struct KnownTopic {
     pub(crate) name: Topic,
     pub(crate) settings: TopicSettings,
+    /// The reload by which it came to conflate: who came before that was not told. 0: everybody was told.
+    pub(crate) conflates_since: u16,
     /// The audience of its name.
     pub(crate) direct: Option<u32>,
     /// The audiences of the patterns that match it.
@@ -42,6 +46,7 @@ impl KnownTopic {
         Self {
             name,
             settings,
+            conflates_since: 0,
             direct: None,
             patterns: SmallVec::new(),
             in_pass: false,
@@ -51,6 +56,11 @@ impl KnownTopic {
             is_stale: false,
             looked_at: None,
         }
+    }
+
+    /// Whether it came to conflate after the reload `since`. When reloads are not counted any more, it may always have.
+    pub(crate) fn conflates_only_after(&self, since: u16) -> bool {
+        since < self.conflates_since || self.conflates_since == u16::MAX
     }
 
     /// All its audiences.

@@ -266,6 +266,24 @@ impl Outbox {
         false
     }
 
+    /// What waits of the topic becomes newer no more.
+    pub(crate) fn settle(&mut self, topic: &Topic) {
+        if !self.conflates(topic) {
+            return;
+        }
+        let is_place = |entry: &Entry| matches!(entry, Entry::Newest(name) if name == topic);
+        if let Some(index) = self.queue.iter().rposition(is_place) {
+            self.settle_at(index, topic);
+        }
+    }
+
+    fn settle_at(&mut self, index: usize, topic: &Topic) {
+        self.queue.remove(index);
+        for (place, batch) in self.take_newest(topic).into_iter().enumerate() {
+            self.queue.insert(index + place, Entry::newest(batch));
+        }
+    }
+
     fn take_newest(&mut self, topic: &Topic) -> Vec<Rc<Batch>> {
         let Some(conflation) = &mut self.conflation else { return Vec::new() };
         let batches = conflation.take(topic);
@@ -495,10 +513,7 @@ impl Outbox {
                     return;
                 }
                 Entry::Newest(name) if name == topic => {
-                    self.queue.remove(index);
-                    for (place, batch) in self.take_newest(topic).into_iter().enumerate() {
-                        self.queue.insert(index + place, Entry::newest(batch));
-                    }
+                    self.settle_at(index, topic);
                     return self.end_subscription(topic);
                 }
                 _ => {}

@@ -198,9 +198,13 @@ impl Shard {
         let known = &mut self.topics[topic as usize];
         known.in_pass = true;
         known.used = true;
+        if known.conflates_since > 0 && known.direct.is_none() && messages.first().is_some_and(is_born) {
+            // All its subscribers are told of it below.
+            known.conflates_since = 0;
+        }
         let name = &known.name;
         let notices = Notices {
-            announcement: messages.first().filter(|message| message.offset() == 1).map(|message| {
+            announcement: messages.first().filter(|message| is_born(message)).map(|message| {
                 let policy = known.settings.policy.announced();
                 Event::Topic { topic: name, epoch: message.epoch(), offset: 0, recovered: None, policy }
             }),
@@ -398,6 +402,11 @@ impl Shard {
         self.topics[topic as usize].in_pass = false;
         self.forget_if_unwanted(topic);
     }
+}
+
+/// Whether the topic begins with the message.
+fn is_born(message: &Arc<Message>) -> bool {
+    message.offset() == 1
 }
 
 /// Says that everything up to `through` came before, in formats that say so.

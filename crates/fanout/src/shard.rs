@@ -4,7 +4,7 @@
 //! # Bounds       [`ShardLimits`]
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfare_wire::event::Event;
@@ -17,7 +17,7 @@ use crate::known_topic::{KnownTopic, TopicSettings};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::pacing::Timers;
 use crate::replay::{Beginning, Replay};
-use crate::slow_consumer::Eviction;
+use crate::slow_consumer::{Eviction, SlowPolicy};
 use crate::step::{Due, STEP_MAX};
 use crate::subscriber::{Joining, Subscriber, SubscriberId, Subscription};
 
@@ -82,12 +82,15 @@ pub struct Shard {
     joiners: Vec<SubscriberId>,
     pub(crate) timers: Timers,
     pub(crate) silence: crate::silence::Silence,
+    /// The last reload that settings came from.
+    reload: u16,
     /// Empty between steps.
     pub(crate) dues: Vec<Due<'static>>,
 }
 
 impl Shard {
-    /// A shard without subscribers. `settings` is asked once for each topic that becomes known here.
+    /// A shard without subscribers. `settings` is asked for each topic that becomes known here, and by
+    /// [`review`](Self::review).
     pub fn new(
         limits: ShardLimits,
         node: Epoch,
@@ -109,6 +112,7 @@ impl Shard {
             joiners: Vec::new(),
             timers: Timers::new(),
             silence: crate::silence::Silence::default(),
+            reload: 0,
             dues: Vec::with_capacity(STEP_MAX),
         }
     }
@@ -435,6 +439,58 @@ impl Shard {
         }
     }
 
+    // === other settings ===
+
+    /// Other bounds hold from now on. What is past them stays until its policy is asked.
+    pub fn set_limits(&mut self, limits: ShardLimits) {
+        self.limits = limits;
+    }
+
+    /// Asks again what holds for at most `topics` of the topics known here, from the place `from` on. Returns where to go on,
+    /// unless that was all. `age` says how long a topic has been silent; it is asked for topics that can be stale from now
+    /// on.
+    pub fn review_some(
+        &mut self,
+        from: usize,
+        topics: usize,
+        now: Instant,
+        age: impl Fn(&Topic) -> Option<Duration>,
+    ) -> Option<usize> {
+        let to = from.saturating_add(topics);
+        for index in from..to.min(self.places()) {
+            if self.topics.contains(index) {
+                self.review_at(index, now, &age);
+            }
+        }
+        (to < self.places()).then_some(to)
+    }
+
+    /// The same for one topic: before somebody is told what holds for it.
+    pub fn review(&mut self, topic: &Topic, now: Instant, age: impl Fn(&Topic) -> Option<Duration>) {
+        if let Some(&index) = self.by_name.get(topic) {
+            self.review_at(index as usize, now, &age);
+        }
+    }
+
+    fn review_at(&mut self, index: usize, now: Instant, age: &impl Fn(&Topic) -> Option<Duration>) {
+        let known = &mut self.topics[index];
+        let settings = (self.settings)(&known.name);
+        self.reload = self.reload.max(settings.reload);
+        let before = std::mem::replace(&mut known.settings, settings);
+        if settings.policy != before.policy && settings.policy == SlowPolicy::Conflate {
+            known.conflates_since = settings.reload;
+        }
+        if settings.stale_after != before.stale_after {
+            let age = if known.last_at.is_none() { age(&known.name) } else { None };
+            self.change_stale_after(index as u32, age, now);
+        }
+    }
+
+    /// Past the last place of a topic.
+    fn places(&self) -> usize {
+        self.topics.iter().next_back().map_or(0, |(index, _)| index + 1)
+    }
+
     // === helpers ===
 
     pub(crate) fn subscriber(&self, id: SubscriberId) -> Option<&Subscriber> {
@@ -458,14 +514,20 @@ impl Shard {
         // It is new here, or has just lost its last subscriber.
         let mut wanted = false;
         self.patterns.patterns_of(topic, |_| wanted = true);
-        wanted.then(|| self.know(topic))
+        let known = wanted.then(|| self.know(topic))?;
+        // Whoever was told of it may have been told of another policy, but for a topic that is born: see `plan`.
+        let topic = &mut self.topics[known as usize];
+        topic.conflates_since = topic.settings.reload;
+        Some(known)
     }
 
     fn know(&mut self, topic: &Topic) -> u32 {
         if let Some(known) = self.by_name.get(topic) {
             return *known;
         }
-        let mut known = KnownTopic::new(topic.clone(), (self.settings)(topic));
+        let settings = (self.settings)(topic);
+        self.reload = self.reload.max(settings.reload);
+        let mut known = KnownTopic::new(topic.clone(), settings);
         self.patterns.patterns_of(topic, |audience| known.patterns.push(*audience));
         let known = self.topics.insert(known) as u32;
         self.by_name.insert(topic.clone(), known);
@@ -501,7 +563,7 @@ impl Shard {
 
     fn tie(&mut self, id: SubscriberId, audience: u32, wish: Wish, start: u64) {
         let Some(subscriber) = self.subscribers.get_mut(id.slot as usize) else { return };
-        let listed = Listed { slot: id.slot, wish, start };
+        let listed = Listed { slot: id.slot, wish, since: self.reload, start };
         let place = self.audiences[audience as usize].add(subscriber.format, listed);
         subscriber.subscriptions.push(Subscription { audience, place });
     }

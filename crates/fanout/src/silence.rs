@@ -40,18 +40,33 @@ impl Shard {
         (is_stale && self.topics[index as usize].is_stale).then_some(age)
     }
 
+    /// A topic can be stale after another time, or cannot any more. `age` is how long it has been silent, if that was of no
+    /// interest here before. Who was told that it is stale is told when it speaks.
+    pub(crate) fn change_stale_after(&mut self, index: u32, age: Option<Duration>, now: Instant) {
+        let known = &mut self.topics[index as usize];
+        known.looked_at = None;
+        let Some(stale_after) = known.settings.stale_after else { return };
+        known.last_at = known.last_at.or_else(|| age.map(|age| now.checked_sub(age).unwrap_or(now)));
+        if let Some(last_at) = known.last_at.filter(|_| !known.is_stale) {
+            self.look_at(index, last_at + stale_after);
+        }
+    }
+
     /// A topic is in a pass. Returns what its subscribers are to be told: the age is that of the silence.
     pub(crate) fn hear(&mut self, index: u32, speaks: bool, now: Instant) -> Option<(Duration, Status)> {
         let known = &mut self.topics[index as usize];
-        let stale_after = known.settings.stale_after?;
+        if known.settings.stale_after.is_none() && !known.is_stale {
+            return None;
+        }
         let age = known.last_at.map_or(Duration::ZERO, |last_at| now.saturating_duration_since(last_at));
         if !speaks {
             return Some((age, Status::Stale));
         }
         known.last_at = Some(now);
         let was_stale = std::mem::take(&mut known.is_stale);
-        if known.looked_at.is_none() {
-            self.look_at(index, now + stale_after);
+        match known.settings.stale_after {
+            Some(stale_after) if known.looked_at.is_none() => self.look_at(index, now + stale_after),
+            _ => {}
         }
         was_stale.then_some((age, Status::Live))
     }

@@ -220,6 +220,10 @@ impl<S: Sink> Turn<'_, S> {
         let bytes = batch.messages(from, batch.len()).len();
         let messages = batch.len() - from;
         let outbox = &mut subscriber.outbox;
+        if policy != SlowPolicy::Conflate {
+            // The topic conflated until a reload: nothing behind these may take the place of what waits before them.
+            outbox.settle(&batch.topic);
+        }
         if spared || policy == SlowPolicy::Conflate || outbox.fits(bytes, messages, self.limits) {
             return outbox.push_messages(batch, from, batch.len(), 0, policy);
         }

@@ -69,7 +69,7 @@ impl<'a, 'b> Visit<'a, 'b> {
     #[inline]
     fn due(&self, to: SubscriberId, batch: &'a Rc<Batch>, listed: Listed, start: u64) -> Option<Due<'a>> {
         let from = batch.through(start);
-        let policy = listed.wish.policy(self.topic.settings.policy);
+        let policy = listed.policy(self.topic);
         let bytes = batch.rest(from);
         let Self { group, plan, .. } = *self;
         let due = Due { to, from, policy, format: plan.format, batch, bytes, group };
@@ -77,7 +77,7 @@ impl<'a, 'b> Visit<'a, 'b> {
     }
 
     fn offer(&self, listed: Listed, start: u64, first: bool, gather: bool) -> Offer<'a> {
-        let policy = listed.wish.policy(self.topic.settings.policy);
+        let policy = listed.policy(self.topic);
         Offer { start, first, gather, ..Offer::new(self.group, self.plan.format, policy) }
     }
 

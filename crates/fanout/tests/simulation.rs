@@ -7,13 +7,15 @@
 
 mod model;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfare_fanout::{
     Announce, Beginning, Eviction, Flushed, Left, OutboxLimits, Pass, Progress, Report, Shard, ShardLimits,
-    SlowPolicy, SubscribeError, SubscriberId, Wish,
+    SlowPolicy, SubscribeError, SubscriberId, TopicSettings, Wish,
 };
 use fanfare_wire::event::Event;
 use fanfare_wire::websocket::OpCode;
@@ -83,6 +85,10 @@ struct World {
     formats: &'static [FormatId],
     shard: Shard,
     topics: Topics,
+    settings: Rc<RefCell<BTreeMap<String, TopicSettings>>>,
+    reloads: bool,
+    /// The largest bounds there were.
+    most: ShardLimits,
     pass: Option<Pass>,
     pass_is_silent: bool,
     /// Polls that the pass under way has to wake, those that it woke, and those that it may as well.
@@ -132,17 +138,11 @@ impl World {
         const EVERY: &[FormatId] =
             &[FormatId::RAW, FormatId::RAW_DEFLATE, FormatId::JSON, FormatId::JSON_DEFLATE, FormatId::EVENTS];
         let mut random = Random::new(seed);
-        let outbox = OutboxLimits {
-            bytes_max: random.pick(&[60, 300, 3_000, 60_000]),
-            messages_max: random.pick(&[2, 10, 70, 500]),
-            control_bytes_max: random.pick(&[60, 400, 4_000]),
-        };
-        let limits = ShardLimits { outbox, subscriptions_max: 1 + random.below(4) };
+        let limits = any_limits(&mut random);
         let (conflates, stale) = (random.chance(70), random.chance(50));
         let topics = Topics::new(&mut random, conflates, stale);
-        let settings: BTreeMap<_, _> = (0..topics.len())
-            .map(|topic| (topics.name(topic).as_str().to_owned(), topics.settings(topic)))
-            .collect();
+        let settings = Rc::new(RefCell::new(topics.all_settings()));
+        let rules = Rc::clone(&settings);
         Self {
             traced,
             now: Instant::now(),
@@ -161,8 +161,11 @@ impl World {
                 &[FormatId::JSON_DEFLATE],
                 &[FormatId::EVENTS],
             ]),
-            shard: Shard::new(limits, NODE, move |topic: &Topic| settings[topic.as_str()]),
+            shard: Shard::new(limits, NODE, move |topic: &Topic| rules.borrow()[topic.as_str()]),
             topics,
+            settings,
+            reloads: random.chance(40),
+            most: limits,
             pass: None,
             pass_is_silent: false,
             to_wake: HashSet::new(),
@@ -181,7 +184,7 @@ impl World {
 
     fn step(&mut self) {
         type Operation = fn(&mut World);
-        const OPERATIONS: [(&str, usize, Operation); 24] = [
+        const OPERATIONS: [(&str, usize, Operation); 25] = [
             ("connect", 6, World::connect),
             ("subscribe", 16, World::subscribe),
             ("unsubscribe", 7, World::unsubscribe),
@@ -196,6 +199,7 @@ impl World {
             ("release what is held", 5, World::release),
             ("shed", 2, World::shed),
             ("sweep", 2, World::sweep),
+            ("reload", 2, World::reload),
             ("a socket drains", 4, World::make_room),
             ("a socket is writable", 8, World::writable),
             ("a socket stalls", 7, World::stall),
@@ -293,7 +297,7 @@ impl World {
         }
         let wish = self.any_wish(format);
         let interval = Duration::from_millis(self.random.pick(&[10, 40]));
-        let tie = Tie { on, wish, interval };
+        let tie = Tie { on, wish, interval, reload: self.topics.reload };
         self.topics.join(on);
         // Messages up to the start may be in the inbox or in the pass under way: they are not for this subscription.
         let reached: Vec<usize> =
@@ -626,6 +630,31 @@ impl World {
         self.seen.swept_topics += swept as u64;
     }
 
+    /// Other bounds and policies, while all kinds of things wait; not within a pass. Topics are looked at one or two at a time.
+    fn reload(&mut self) {
+        if !self.reloads || self.pass.is_some() {
+            return;
+        }
+        self.limits = any_limits(&mut self.random);
+        let (now, most) = (&self.limits, &mut self.most);
+        most.subscriptions_max = most.subscriptions_max.max(now.subscriptions_max);
+        most.outbox.bytes_max = most.outbox.bytes_max.max(now.outbox.bytes_max);
+        most.outbox.messages_max = most.outbox.messages_max.max(now.outbox.messages_max);
+        most.outbox.control_bytes_max = most.outbox.control_bytes_max.max(now.outbox.control_bytes_max);
+        if now.outbox.messages_max <= KEYS_MAX {
+            self.clients.iter_mut().for_each(|client| client.reader.goes_early());
+        }
+        self.shard.set_limits(self.limits);
+        *self.settings.borrow_mut() = self.topics.change_policies(&mut self.random, self.conflates);
+        let topics = 1 + self.random.below(2);
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.shard.review_some(from, topics, self.now, |_| None);
+        }
+        self.trace(|| format!("  {:?}, {:?}", self.limits, self.settings.borrow()));
+        self.seen.reloads += 1;
+    }
+
     fn answer(&mut self) {
         let Some(client) = self.any_client() else { return };
         let id = self.clients[client].id;
@@ -771,21 +800,22 @@ impl World {
     /// The most messages of conflating topics that may wait for one subscriber: as many as wait to become newer, as many on
     /// their way, and what the ends of subscriptions sent on their way.
     fn conflated_max(&self, client: &Client) -> usize {
-        (2 + 2 * client.unsubscribed) * (self.limits.outbox.messages_max + 1) + 32
+        (2 + 2 * client.unsubscribed + usize::from(self.topics.reload)) * (self.most.outbox.messages_max + 1)
+            + 32
     }
 
     /// The most that may wait for one subscriber beside its replays: a half-written message and a batch, if they are over
     /// the bound, and what is conflated.
     fn waiting_bytes_max(&self, client: &Client) -> usize {
-        let OutboxLimits { bytes_max, control_bytes_max, .. } = self.limits.outbox;
+        let OutboxLimits { bytes_max, control_bytes_max, .. } = self.most.outbox;
         let live = bytes_max.max(2 * self.topics.group_bytes_max);
         let conflated = self.conflated_max(client) * self.topics.message_bytes_max;
         live + conflated + control_bytes_max + CONTROL_SLACK
     }
 
     fn waiting_messages_max(&self, client: &Client) -> u64 {
-        let live = self.limits.outbox.messages_max.max(self.topics.group_messages_max + 1);
-        let replays = (self.limits.subscriptions_max + 1) * self.topics.len() * RETAINED;
+        let live = self.most.outbox.messages_max.max(self.topics.group_messages_max + 1);
+        let replays = (self.most.subscriptions_max + 1) * self.topics.len() * RETAINED;
         (live + replays + self.conflated_max(client)) as u64
     }
 
@@ -1042,6 +1072,15 @@ impl World {
         assert_eq!((self.shard.len(), self.shard.topics(), self.shard.patterns()), (0, 0, 0));
         assert_eq!((self.shard.outbox_bytes(), *self.shard.outboxes()), (0, Default::default()));
     }
+}
+
+fn any_limits(random: &mut Random) -> ShardLimits {
+    let outbox = OutboxLimits {
+        bytes_max: random.pick(&[60, 300, 3_000, 60_000]),
+        messages_max: random.pick(&[2, 10, 70, 500]),
+        control_bytes_max: random.pick(&[60, 400, 4_000]),
+    };
+    ShardLimits { outbox, subscriptions_max: 1 + random.below(4) }
 }
 
 /// The size class of an outbox: a power of two.

@@ -137,7 +137,7 @@ fn refuse(worker: &Worker, stream: &TcpStream, bound: Bound) {
     if bound == Bound::Connections {
         worker.counters().refused_connections.add(1);
     }
-    if worker.shared.tls.is_some() {
+    if worker.shared.config().tls.is_some() {
         return;
     }
     let socket = SockRef::from(stream);
@@ -157,11 +157,13 @@ async fn begin(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => None,
         }
     };
-    match (opened, &worker.shared.tls) {
-        (None, _) => {}
-        (Some(peer), None) => serve(worker, Socket::Plain(stream), peer, permit).await,
+    let Some(peer) = opened else { return };
+    let is_plain = worker.shared.config().tls.is_none();
+    if is_plain {
+        serve(worker, Socket::Plain(stream), peer, permit).await;
+    } else {
         // A task of its own, so that nothing of a handshake stays in memory.
-        (Some(peer), Some(_)) => drop(spawn_local(secure(Rc::clone(&worker), stream, peer, permit))),
+        drop(spawn_local(secure(worker, stream, peer, permit)));
     }
 }
 
@@ -172,7 +174,7 @@ async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr, permit: &Pe
         refuse(worker, stream, bound);
         return None;
     }
-    if worker.shared.tls.is_some() {
+    if worker.shared.config().tls.is_some() {
         // A handshake has a time of its own.
         return Some(peer);
     }

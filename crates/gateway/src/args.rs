@@ -9,14 +9,26 @@ use fanfare_client::Start;
 
 use crate::commands::publish::{Input, Publish};
 use crate::commands::subscribe::Subscribe;
-use crate::config::{Config, ConfigError, KEYS, Kind};
+use crate::config::{Config, ConfigError, KEYS, Kind, Source};
 use crate::limits::LIMITS;
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// `fanfare serve`
-    Serve(Box<Config>),
+    Serve {
+        /// What it is to do.
+        config: Box<Config>,
+        /// To read it again.
+        source: Source,
+    },
+    /// `fanfare check-config`
+    CheckConfig {
+        /// As for `serve`.
+        config: Box<Config>,
+        /// Whether it is to be shown.
+        print: bool,
+    },
     /// `fanfare demo`
     Demo {
         /// As for `serve`.
@@ -47,6 +59,15 @@ pub fn command() -> Command {
         .subcommand(subscribe())
         .subcommand(healthcheck())
         .subcommand(with_config(Command::new("serve").about("Serve until SIGTERM")))
+        .subcommand(
+            with_config(Command::new("check-config").about("Say whether serve would take a configuration"))
+                .arg(
+                    Arg::new("print")
+                        .long("print")
+                        .action(ArgAction::SetTrue)
+                        .help("Show all of it as TOML, with its defaults and without secrets"),
+                ),
+        )
         .subcommand(
             with_config(
                 Command::new("demo").about("Serve a live market that never was, and a page that shows it"),
@@ -155,7 +176,7 @@ fn text(matches: &ArgMatches, name: &str) -> Option<String> {
 pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
     match matches.subcommand() {
         Some(("demo", matches)) => Ok(Action::Demo {
-            config: Box::new(config(matches)?),
+            config: Box::new(source(matches).load()?),
             address_is_given: matches.contains_id("listen"),
             symbols: usize::from(matches.get_one::<u16>("symbols").copied().unwrap_or(20)),
             rate: f64::from(matches.get_one::<u16>("rate").copied().unwrap_or(40)),
@@ -186,16 +207,23 @@ pub fn action(matches: &ArgMatches) -> Result<Action, ConfigError> {
             let admin = matches.get_one::<SocketAddr>("admin").copied();
             Ok(Action::Healthcheck(admin.expect("it has a default")))
         }
-        Some((_, matches)) => Ok(Action::Serve(Box::new(config(matches)?))),
+        Some(("check-config", matches)) => Ok(Action::CheckConfig {
+            config: Box::new(source(matches).load()?),
+            print: matches.get_flag("print"),
+        }),
+        Some((_, matches)) => {
+            let source = source(matches);
+            Ok(Action::Serve { config: Box::new(source.load()?), source })
+        }
         None => Err(ConfigError(vec!["a subcommand is missing".into()])),
     }
 }
 
-fn config(matches: &ArgMatches) -> Result<Config, ConfigError> {
+fn source(matches: &ArgMatches) -> Source {
     let names = KEYS.iter().map(|key| key.name).chain(LIMITS.iter().map(|row| row.name));
-    let overrides: Vec<_> =
+    let overrides =
         names.filter_map(|name| Some((name.to_owned(), matches.get_one::<String>(name)?.clone()))).collect();
-    Config::load(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), &overrides)
+    Source { file: matches.get_one("config").cloned(), overrides }
 }
 
 fn with_config(command: Command) -> Command {
@@ -251,7 +279,7 @@ mod tests {
 
     #[test]
     fn flags_reach_the_configuration() {
-        let Ok(Action::Serve(config)) =
+        let Ok(Action::Serve { config, .. }) =
             read(&["fanfare", "serve", "--workers", "3", "--outbox-bytes", "1MiB"])
         else {
             panic!("not a serve");

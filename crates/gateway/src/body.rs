@@ -17,8 +17,10 @@ use crate::server::Shared;
 
 /// The body, whole, within `Limits::body_timeout`.
 pub(crate) async fn read(body: &mut Incoming, shared: &Shared) -> Result<Bytes, ApiError> {
-    let limits = &shared.config().limits;
-    let max = limits.body_bytes;
+    let (max, held_max, time) = {
+        let limits = &shared.config().limits;
+        (limits.body_bytes, limits.inflight_body_bytes, limits.body_timeout)
+    };
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(max));
     }
@@ -31,8 +33,8 @@ pub(crate) async fn read(body: &mut Incoming, shared: &Shared) -> Result<Bytes, 
         // It came with its head, as nearly all do: no timer is set for it, and it is never held while anybody waits.
         return Ok(std::mem::take(data));
     }
-    let mut held = Held::new(&shared.inflight_body_bytes, limits.inflight_body_bytes);
-    let mut deadline = pin!(sleep(limits.body_timeout));
+    let mut held = Held::new(&shared.inflight_body_bytes, held_max);
+    let mut deadline = pin!(sleep(time));
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {

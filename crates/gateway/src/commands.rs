@@ -1,7 +1,9 @@
-//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell, and `fanfare healthcheck`.
+//! `fanfare publish` and `fanfare subscribe`, the two journeys from a shell, and what an operator asks: `fanfare check-config` and
+//! `fanfare healthcheck`.
 //!
-//! The two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
+//! The first two talk to a gateway over its public protocol, with the client library, and go on through its restarts.
 
+pub mod check_config;
 pub mod healthcheck;
 pub mod publish;
 pub mod subscribe;

@@ -4,7 +4,9 @@
 //! reported as one line per error that names the key, before anything listens.
 
 mod keys;
+mod print;
 mod topics;
+mod warnings;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +19,7 @@ use toml::{Table, Value};
 use crate::limits::{LIMITS, Limits};
 use crate::tls;
 use crate::writer;
-pub use keys::{KEYS, Key, Kind};
+pub use keys::{KEYS, Key, Kind, REDACTED, Reload};
 use keys::{text_of, unknown};
 use topics::topic_rule;
 pub use topics::{TopicRule, TopicSettings};
@@ -76,6 +78,30 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where a configuration comes from, to be read again.
+#[derive(Clone, Default)]
+pub struct Source {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// What flags and the environment said: names of keys, with a limit under its bare name, and their values as text.
+    pub overrides: Vec<(String, String)>,
+}
+
+impl Source {
+    /// Reads the file as it is now, under what flags and the environment said.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.file.as_deref(), &self.overrides)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A value may be a secret.
+        let names: Vec<_> = self.overrides.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Source").field("file", &self.file).field("overrides", &names).finish()
+    }
+}
+
 /// What is wrong with a configuration: one line per error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
@@ -124,6 +150,33 @@ impl Config {
         }
         config.check(&mut errors);
         if errors.is_empty() { Ok(config) } else { Err(ConfigError(errors)) }
+    }
+
+    /// Keeps what a reload does not change, and returns the names of the keys that would have to.
+    pub(crate) fn keep(&mut self, in_force: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        for key in KEYS {
+            if let Reload::NeedsRestart(keep) = key.reload {
+                if key.shown(self) != key.shown(in_force) {
+                    kept.push(key.name);
+                }
+                keep(in_force, self);
+            }
+        }
+        for row in LIMITS.iter().filter(|row| !row.reloads) {
+            if row.shown(&self.limits) != row.shown(&in_force.limits) {
+                kept.push(row.name);
+            }
+            row.keep(&in_force.limits, &mut self.limits);
+        }
+        kept
+    }
+
+    /// What is wrong with it as a whole.
+    pub(crate) fn checked(self) -> Result<Self, ConfigError> {
+        let mut errors = Vec::new();
+        self.check(&mut errors);
+        if errors.is_empty() { Ok(self) } else { Err(ConfigError(errors)) }
     }
 
     /// Whether any topic may be compressed: else nobody is offered it.

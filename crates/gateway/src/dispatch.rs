@@ -51,15 +51,18 @@ impl Inboxes for AllInboxes {
 
     fn push(&self, shards: ShardSet, messages: Vec<Arc<Message>>, size: BatchSize) -> ShardSet {
         let mut wake = ShardSet::EMPTY;
-        let mut rest = shards.iter().peekable();
-        let mut messages = Some(messages);
-        while let Some(shard) = rest.next() {
-            // The last shard takes the list itself.
-            let list = if rest.peek().is_some() { messages.clone() } else { messages.take() };
-            if self.0[shard].push(list.unwrap_or_default(), size) {
+        let mut push = |shard: usize, messages| {
+            if self.0[shard].push(messages, size) {
                 wake.insert(shard);
             }
+        };
+        let mut shards = shards.iter();
+        let Some(mut last) = shards.next() else { return wake };
+        for shard in shards {
+            push(std::mem::replace(&mut last, shard), messages.clone());
         }
+        // The last shard takes the list itself.
+        push(last, messages);
         wake
     }
 }

@@ -15,12 +15,12 @@ pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// The remembered keys of the process. A key belongs to a topic: the same key on another topic is another key.
 pub(crate) struct IdempotencyStore {
     state: Mutex<State>,
-    keys_max: usize,
-    age_max: Duration,
 }
 
 #[derive(Default)]
 struct State {
+    keys_max: usize,
+    age_max: Duration,
     answers: HashMap<Key, Admitted, ahash::RandomState>,
     order: VecDeque<(Instant, Key)>,
 }
@@ -36,7 +36,19 @@ pub(crate) struct Answer {
 
 impl IdempotencyStore {
     pub(crate) fn new(keys_max: usize, age_max: Duration) -> Self {
-        Self { state: Mutex::default(), keys_max, age_max }
+        Self { state: Mutex::new(State { keys_max, age_max, ..State::default() }) }
+    }
+
+    /// Forgets at most `most` keys that are past other bounds; these hold once no more are. Returns whether more are.
+    pub(crate) fn set_bounds(&self, keys_max: usize, age_max: Duration, now: Instant, most: usize) -> bool {
+        let mut state = self.state.lock();
+        for _ in 0..most {
+            if !state.forget_one(keys_max, age_max, now) {
+                (state.keys_max, state.age_max) = (keys_max, age_max);
+                return false;
+            }
+        }
+        true
     }
 
     /// Runs `publish`, or answers as it did when the key was first seen. A refused publish is not remembered.
@@ -50,13 +62,8 @@ impl IdempotencyStore {
         publish: impl FnOnce() -> Result<Admitted, E>,
     ) -> Result<Answer, E> {
         let mut state = self.state.lock();
-        while let Some((since, _)) = state.order.front()
-            && (now.duration_since(*since) >= self.age_max || state.order.len() > self.keys_max)
-        {
-            if let Some((_, key)) = state.order.pop_front() {
-                state.answers.remove(&key);
-            }
-        }
+        let (keys_max, age_max) = (state.keys_max, state.age_max);
+        while state.forget_one(keys_max, age_max, now) {}
         let key = (topic.clone(), Box::from(key));
         if let Some(&admitted) = state.answers.get(&key) {
             return Ok(Answer { admitted, replayed: true });
@@ -70,6 +77,18 @@ impl IdempotencyStore {
     /// How many keys are remembered.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().order.len()
+    }
+}
+
+impl State {
+    /// Forgets the oldest key, if it is past a bound.
+    fn forget_one(&mut self, keys_max: usize, age_max: Duration, now: Instant) -> bool {
+        let len = self.order.len();
+        let is_past =
+            |(since, _): &mut (Instant, Key)| now.duration_since(*since) >= age_max || len > keys_max;
+        let Some((_, key)) = self.order.pop_front_if(is_past) else { return false };
+        self.answers.remove(&key);
+        true
     }
 }
 
@@ -103,6 +122,26 @@ mod tests {
         assert_eq!(publish("d", "k", 121), (5, false), "one more than the bound until the next call");
         assert_eq!(publish("a", "k", 121), (6, false), "the oldest went first");
         assert!(store.len() <= 3);
+    }
+
+    #[test]
+    fn other_bounds_hold_when_what_is_past_them_is_forgotten() {
+        let minute = Duration::from_secs(60);
+        let (store, start) = (IdempotencyStore::new(100, 2 * minute), Instant::now());
+        let admitted = Admitted { epoch: Epoch::new(1), first: 1, last: 1, wake: ShardSet::EMPTY };
+        let topic = Topic::new("a").unwrap();
+        let is_known =
+            |key: &str, now| store.once(&topic, key, now, || Ok::<_, ()>(admitted)).unwrap().replayed;
+        for key in 0..10 {
+            assert!(!is_known(&key.to_string(), start));
+        }
+        assert!(store.set_bounds(5, 2 * minute, start, 4), "four are forgotten, and one more is too many");
+        assert!(is_known("4", start), "the old bounds hold");
+        assert!(!store.set_bounds(5, 2 * minute, start, 4));
+        assert!(store.len() == 5 && !is_known("4", start) && is_known("9", start));
+        assert!(!store.set_bounds(100, minute, start + minute, 9));
+        assert_eq!(store.len(), 0, "the age is another one");
+        assert!(!is_known("9", start + minute) && is_known("9", start + minute));
     }
 
     #[test]

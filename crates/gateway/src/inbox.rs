@@ -19,12 +19,12 @@ use crate::limits::Limits;
 /// The hand-over point of one worker.
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    messages_max: usize,
-    bytes_max: usize,
 }
 
 #[derive(Default)]
 struct State {
+    messages_max: usize,
+    bytes_max: usize,
     queue: Vec<Handover>,
     /// Queued and reserved together.
     messages: usize,
@@ -45,13 +45,21 @@ pub(crate) struct Handover {
 
 impl Inbox {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { state: Mutex::default(), messages_max: limits.inbox_messages, bytes_max: limits.inbox_bytes }
+        let inbox = Self { state: Mutex::default() };
+        inbox.set_bounds(limits);
+        inbox
+    }
+
+    /// Other bounds hold from now on. What is past them already stays, and nothing comes to it.
+    pub(crate) fn set_bounds(&self, limits: &Limits) {
+        let mut state = self.state.lock();
+        (state.messages_max, state.bytes_max) = (limits.inbox_messages, limits.inbox_bytes);
     }
 
     /// Makes room.
     pub(crate) fn reserve(&self, size: BatchSize) -> Result<(), InboxFull> {
         let mut state = self.state.lock();
-        if state.messages + size.messages > self.messages_max || state.bytes + size.bytes > self.bytes_max {
+        if state.messages + size.messages > state.messages_max || state.bytes + size.bytes > state.bytes_max {
             return Err(InboxFull);
         }
         state.messages += size.messages;
@@ -152,6 +160,10 @@ mod tests {
         assert_eq!(inbox.reserve(size(1, 6)), Ok(()));
         inbox.release(size(1, 6));
         assert_eq!(inbox.depth(), (2, 4));
+        inbox.set_bounds(&Limits { inbox_messages: 1, ..Limits::default() });
+        assert_eq!(inbox.reserve(size(1, 1)), Err(InboxFull), "it is past the new bound, and stays");
+        inbox.set_bounds(&Limits { inbox_messages: 3, ..Limits::default() });
+        assert_eq!((inbox.reserve(size(1, 1)), inbox.depth()), (Ok(()), (3, 5)));
     }
 
     #[test]

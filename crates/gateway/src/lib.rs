@@ -21,7 +21,8 @@
 //! | `session::Session`, the read half | its local task |
 //! | the write half | the worker's `writer` |
 //!
-//! What operators look at and do is `admin`, which asks workers through `ask`. Leaving is `drain`; why a client is closed is `transport::disconnect`; every bound is in `limits`.
+//! What operators look at and do is `admin`, which asks workers through `ask`. A reload is `reload`, leaving is `drain`; why a client
+//! is closed is `transport::disconnect`; every bound is in `limits`.
 
 mod accept;
 mod admin;
@@ -42,17 +43,20 @@ mod forwarded;
 mod framing;
 mod handshake;
 mod idempotency;
+mod in_force;
 mod inbox;
 mod javascript;
 pub mod limits;
 mod liveness;
 pub mod log;
 mod metrics;
+pub mod open_files;
 mod poll;
 mod proxy_protocol;
 mod publish;
 mod query;
 pub mod rate;
+mod reload;
 mod request_id;
 mod routes;
 pub mod server;

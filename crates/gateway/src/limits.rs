@@ -33,8 +33,12 @@ pub struct Row {
     pub default: &'static str,
     /// What it bounds, in one sentence.
     pub help: &'static str,
+    /// Whether a reload changes it; else it needs a restart.
+    pub reloads: bool,
     set: fn(&mut Limits, &str) -> Result<(), String>,
     value: fn(&Limits) -> f64,
+    shown: fn(&Limits) -> String,
+    keep: fn(&Limits, &mut Limits),
 }
 
 impl Row {
@@ -47,10 +51,20 @@ impl Row {
     pub fn value(&self, limits: &Limits) -> f64 {
         (self.value)(limits)
     }
+
+    /// Its value, as one would write it.
+    pub fn shown(&self, limits: &Limits) -> String {
+        (self.shown)(limits)
+    }
+
+    /// Sets it in `into` to what it is in `from`.
+    pub(crate) fn keep(&self, from: &Limits, into: &mut Limits) {
+        (self.keep)(from, into);
+    }
 }
 
 macro_rules! limits {
-    ($($name:ident: $unit:ident = $default:literal, $help:literal;)*) => {
+    ($($(#[$at_start:ident])? $name:ident: $unit:ident = $default:literal, $help:literal;)*) => {
         /// The bounds in force.
         #[derive(Debug, Clone)]
         pub struct Limits {
@@ -63,11 +77,14 @@ macro_rules! limits {
             unit: Unit::$unit,
             default: $default,
             help: $help,
+            reloads: limits!(@reloads $($at_start)?),
             set: |limits, text| {
                 limits.$name = units::$unit(text)?;
                 Ok(())
             },
             value: |limits| limits!(@value $unit limits.$name),
+            shown: |limits| units::shown::$unit(limits.$name),
+            keep: |from, into| into.$name = from.$name,
         }),*];
 
         impl Default for Limits {
@@ -76,6 +93,8 @@ macro_rules! limits {
             }
         }
     };
+    (@reloads at_start) => { false };
+    (@reloads) => { true };
     (@type Count) => { usize };
     (@type Rate) => { Option<Rate> };
     (@type Bytes) => { usize };
@@ -86,6 +105,7 @@ macro_rules! limits {
     (@value $unit:ident $value:expr) => { $value as f64 };
 }
 
+// What is marked is read when the process or a connection begins, or clients were told of it.
 limits! {
     connections: Count = "50000", "Open connections of all kinds; one more gets 503 and is closed.";
     handshakes_per_second: Rate = "2000 burst 10000", "New connections of one worker; more get 503.";
@@ -95,7 +115,7 @@ limits! {
     commands_per_second: Rate = "100 burst 1000", "Frames of one WebSocket, pings and pongs included; more close it (4102).";
     publishes_per_second: Rate = "10000 burst 20000", "Messages of one publisher: an API key, a token's subject, else an address; more get 429. Loopback and trusted proxies have no such bound.";
     topic_publishes_per_second: Rate = "off", "Messages to one topic; more get 429.";
-    rate_entries: Count = "65536", "Addresses, publishers, and topics whose rate is remembered, of each; those who owe least are forgotten first. Read at the start.";
+    #[at_start] rate_entries: Count = "65536", "Addresses, publishers, and topics whose rate is remembered, of each; those who owe least are forgotten first.";
     subscriptions: Count = "256", "Topics and wildcards of one connection or poll; one more is refused with `limit`.";
     patterns: Count = "10000", "Different wildcards of the process; a subscription that needs one more is refused with `limit`.";
     wildcard_topics: Count = "10000", "Topics that a wildcard, or all of one request together, may match when they are subscribed, and that a poll may name; more are refused with `limit`.";
@@ -125,14 +145,14 @@ limits! {
     outbox_messages: Count = "1024", "Messages waiting for one subscriber; likewise. Of conflating topics as many again, one per key.";
     outbox_budget: Bytes = "256MiB", "What waits in all outboxes together; past it the largest shrink first.";
     control_bytes: Bytes = "64KiB", "Answers waiting for one subscriber; past it the connection is closed (4101).";
-    socket_send_bytes: Bytes = "64KiB", "SO_SNDBUF of a connection; the kernel doubles it.";
-    socket_unsent_bytes: Bytes = "16KiB", "TCP_NOTSENT_LOWAT of a connection: what waits in the kernel rather than in the outbox.";
-    user_timeout: Time = "30s", "TCP_USER_TIMEOUT of a connection: unacknowledged data for this long ends it.";
-    listen_backlog: Count = "4096", "Connections waiting to be accepted, per worker.";
+    #[at_start] socket_send_bytes: Bytes = "64KiB", "SO_SNDBUF of a connection; the kernel doubles it.";
+    #[at_start] socket_unsent_bytes: Bytes = "16KiB", "TCP_NOTSENT_LOWAT of a connection: what waits in the kernel rather than in the outbox.";
+    #[at_start] user_timeout: Time = "30s", "TCP_USER_TIMEOUT of a connection: unacknowledged data for this long ends it.";
+    #[at_start] listen_backlog: Count = "4096", "Connections waiting to be accepted, per worker.";
     accept_pause: Time = "100ms", "How long accepting stops when the process is out of file descriptors.";
 
-    ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
-    pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
+    #[at_start] ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
+    #[at_start] pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
     close_timeout: Time = "5s", "From a close frame, or from the answer to a body that is too large, to the end of the connection, whatever the peer does.";
 
     poll_wait: Time = "60s", "How long a poll may wait, whatever it asks for.";
@@ -178,5 +198,20 @@ mod tests {
         let time = LIMITS.iter().find(|row| row.name == "drain_window").unwrap();
         time.set(&mut limits, "1500ms").unwrap();
         assert_eq!(time.value(&limits), 1.5);
+    }
+
+    #[test]
+    fn what_is_shown_reads_as_the_same() {
+        for row in LIMITS {
+            let (defaults, mut limits) = (Limits::default(), Limits::default());
+            row.set(&mut limits, "7777s").or_else(|_| row.set(&mut limits, "7777")).unwrap();
+            let (shown, default) = (row.shown(&limits), row.shown(&defaults));
+            assert!(shown.starts_with("7777") && default == row.default, "{}: {shown}, {default}", row.name);
+            row.set(&mut limits, &default).unwrap();
+            assert_eq!(row.shown(&limits), default);
+            row.set(&mut limits, &shown).unwrap();
+            row.keep(&defaults, &mut limits);
+            assert_eq!(row.shown(&limits), default);
+        }
     }
 }

@@ -23,7 +23,7 @@ const TICK_MAX: Duration = Duration::from_millis(100);
 /// The fewest ticks of an interval, so that a short one still has room for a pong timeout.
 const TICKS_MIN: usize = 8;
 
-/// Closing connections and when to give up on them. The timeout is the same for all, so the order is too.
+/// Closing connections and when to give up on them, the earliest first.
 #[derive(Default)]
 pub(crate) struct Liveness {
     deadlines: VecDeque<(Instant, SubscriberId)>,
@@ -34,7 +34,9 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// Gives up on a closing connection at `deadline`.
     pub(crate) fn expire_at(&mut self, deadline: Instant, id: SubscriberId) {
-        self.deadlines.push_back((deadline, id));
+        // The timeout is the same for all, but a reload may change it.
+        let place = self.deadlines.partition_point(|(at, _)| *at <= deadline);
+        self.deadlines.insert(place, (deadline, id));
     }
 
     /// Sends a heartbeat every `interval`, as long as there is the connection.
@@ -56,8 +58,8 @@ impl Liveness {
 
 /// Ticks until the worker ends.
 pub(crate) async fn run(worker: Rc<Worker>) {
-    let config = worker.shared.config();
-    let limits = &config.limits;
+    // Clients were told of the interval: it stays.
+    let limits = worker.shared.config().limits.clone();
     let ticks = (limits.ping_interval.as_millis().div_ceil(TICK_MAX.as_millis()) as usize).max(TICKS_MIN);
     let tick = limits.ping_interval / ticks as u32;
     // A ping sent `wait` ticks ago has had its whole timeout.
@@ -80,7 +82,7 @@ pub(crate) async fn run(worker: Rc<Worker>) {
         // Those who shed are not always those who grow.
         worker.settle();
         ages.look(&worker);
-        if swept.elapsed() >= limits.topic_idle {
+        if swept.elapsed() >= worker.shared.config().limits.topic_idle {
             swept = Instant::now();
             worker.shard.borrow_mut().sweep();
             worker.count_topics();

@@ -5,11 +5,11 @@
 use std::process::ExitCode;
 
 use fanfare_gateway::args::{self, Action};
-use fanfare_gateway::config::{Config, LogFormat};
+use fanfare_gateway::config::{Config, LogFormat, Source};
 use fanfare_gateway::limits::Limits;
 use fanfare_gateway::log::Log;
 use fanfare_gateway::server::Server;
-use fanfare_gateway::{commands, demo};
+use fanfare_gateway::{commands, demo, open_files};
 
 /// Handshakes leave short-lived buffers between long-lived sessions; this allocator keeps the two apart.
 #[global_allocator]
@@ -24,13 +24,17 @@ fn main() -> ExitCode {
         }
     };
     let log = match &action {
-        Action::Serve(config) | Action::Demo { config, .. } => {
+        Action::Serve { config, .. } | Action::Demo { config, .. } => {
             Log::start(config.log_format, config.limits.log_lines)
         }
         _ => Log::start(LogFormat::Text, Limits::default().log_lines),
     };
     let done = match action {
-        Action::Serve(config) => serve(*config),
+        Action::Serve { config, source } => serve(*config, source),
+        Action::CheckConfig { config, print } => {
+            commands::check_config::run(&config, print);
+            Ok(())
+        }
         Action::Publish(publish) => commands::publish::run(&publish),
         Action::Subscribe(subscribe) => commands::subscribe::run(&subscribe),
         Action::Healthcheck(admin) => commands::healthcheck::run(admin),
@@ -48,28 +52,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
-    raise_file_limit(&config);
+fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+    open_files::raise(&config);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let workers = config.workers;
-    let server = Server::bind(config, None)?;
+    let server = Server::bind(config, None)?.reloading(source);
     let (address, admin) = (server.address, server.admin_address);
     server.serve(|_| {
         // One line that a supervisor or a test can wait for.
         println!("fanfare {} listening on {address}, operators on {admin}", env!("CARGO_PKG_VERSION"));
         tracing::info!(%address, %admin, workers, "serving");
     })
-}
-
-/// Every connection is a file: asks for as many as the configuration allows connections, and says when it gets fewer.
-fn raise_file_limit(config: &Config) {
-    /// Listeners, timers, the metrics page, and what libraries keep open.
-    const OTHER_FILES: u64 = 256;
-    let wanted = config.limits.connections as u64 + OTHER_FILES;
-    match rlimit::increase_nofile_limit(wanted) {
-        Ok(files) if files < wanted => {
-            tracing::warn!(files, wanted, "fewer open files are allowed than limits.connections needs");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
-    }
 }

@@ -212,6 +212,10 @@ impl Page {
         let limits = LIMITS.iter();
         let limits =
             limits.map(|row| sample(MetricType::GAUGE, Some(("limit", row.name)), row.value(&config.limits)));
+        let reloads =
+            [("ok", &shared.reloads.done), ("failed", &shared.reloads.failed)].map(|(result, count)| {
+                sample(MetricType::COUNTER, Some(("result", result)), count.load(Relaxed) as f64)
+            });
         let rings = sum(|c| &c.rings);
         let writers = [
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
@@ -435,6 +439,17 @@ impl Page {
                 shared.log_rate.suppressed() as f64,
             ),
             gauge("fanfare_workers", "Workers.", shared.counters.len() as f64),
+            family(
+                "fanfare_config_reloads_total",
+                "Reloads of the configuration, by result.",
+                MetricType::COUNTER,
+                reloads.into(),
+            ),
+            gauge(
+                "fanfare_config_last_reload_success",
+                "1 unless the last reload failed, and the configuration before it is in force.",
+                f64::from(u8::from(!shared.reloads.last_failed.load(Relaxed))),
+            ),
             gauge(
                 "fanfare_draining",
                 "1 from the first SIGTERM on.",

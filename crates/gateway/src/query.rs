@@ -15,7 +15,7 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let query = request.uri().query().unwrap_or_default();
+        let Some(query) = request.uri().query() else { return Self(Vec::new()) };
         let pairs = form_urlencoded::parse(query.as_bytes());
         Self(pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
     }

@@ -50,7 +50,8 @@ pub(crate) struct RequestId(Box<HeaderValue>);
 impl RequestId {
     /// The sender's; if that cannot be one, another. `None` if there is none.
     pub(crate) fn given(headers: &HeaderMap) -> Option<Self> {
-        let given = headers.get(NAME)?;
+        // Requests have few headers, most of them with standard names: to look at each is cheaper than to hash this one.
+        let (_, given) = headers.iter().find(|(name, _)| *name == NAME)?;
         Some(if is_well_formed(given.as_bytes()) { Self(Box::new(given.clone())) } else { Self::drawn() })
     }
 

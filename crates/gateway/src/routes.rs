@@ -8,7 +8,7 @@ use fanfare_wire::command::Start;
 use fanfare_wire::{FormatId, Name, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
@@ -104,7 +104,12 @@ pub(crate) async fn route(
     if matches!(*upgrade.upgrade.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
-    Ok(request_id::name(&worker, &address, id, &request, answer))
+    let mut answer = request_id::name(&worker, &address, id, &request, answer);
+    if worker.leaving.get() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The next request goes elsewhere: none is to meet the end of this connection.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(answer)
 }
 
 /// Asks about the address of a subscriber that a trusted proxy brings: of the connection, only the proxy's was known. What

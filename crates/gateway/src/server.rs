@@ -16,29 +16,30 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::accept;
 use crate::admin;
 use crate::admission::Admission;
 use crate::alone::Alone;
 use crate::ask::{self, Asked, Asker};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::demo::Demo;
 use crate::dispatch::{AllInboxes, Dispatch};
 use crate::drain::Phase;
 use crate::idempotency::IdempotencyStore;
+use crate::in_force::InForce;
 use crate::inbox::Inbox;
 use crate::log::rate::{Kind, LogRate, Suppressed};
 use crate::metrics::Counters;
-use crate::tls::Tls;
+use crate::reload::{self, Reloads};
 use crate::worker::Worker;
 use crate::writer;
 
 /// What all threads of the process share.
 pub(crate) struct Shared {
-    /// What is in force.
-    config: ArcSwap<Config>,
+    /// The registry asks it, too.
+    in_force: Arc<ArcSwap<InForce>>,
     /// Workers are to have rings.
     pub(crate) with_rings: bool,
     pub(crate) dispatch: Dispatch,
@@ -61,17 +62,21 @@ pub(crate) struct Shared {
     pub(crate) drain_asked: Notify,
     /// Where the process stands, for each worker its own: each request waits for it, and what waits takes a lock.
     phases: Vec<watch::Sender<Phase>>,
+    pub(crate) reloads: Reloads,
     /// The pages of `fanfare demo`.
     pub(crate) demo: Option<Demo>,
-    /// What the public listener shakes hands with, if it speaks TLS.
-    pub(crate) tls: Option<Tls>,
 }
 
 impl Shared {
     /// The configuration in force. Whoever keeps it goes on with it when another one takes its place: a request does, a
     /// connection does not.
-    pub(crate) fn config(&self) -> Guard<Arc<Config>> {
-        self.config.load()
+    pub(crate) fn config(&self) -> Guard<Arc<InForce>> {
+        self.in_force.load()
+    }
+
+    /// Lets it take the place of what is in force, all of it at once.
+    pub(crate) fn put_in_force(&self, next: InForce) {
+        self.in_force.store(Arc::new(next));
     }
 
     /// Whether a line that a client caused may be written.
@@ -108,6 +113,7 @@ pub struct Server {
     /// What is asked of each worker.
     asked: Vec<Asked>,
     admin: std::net::TcpListener,
+    source: Option<Source>,
     /// The public address, with its real port.
     pub address: SocketAddr,
     /// The operators' address, with its real port.
@@ -147,24 +153,33 @@ impl Server {
         let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
         let admin_address = admin.local_addr().with_context(operators)?;
         let (askers, asked) = ask::channels(config.workers);
+        let (inboxes, workers) = (inboxes(&config), config.workers);
+        let idempotency = IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age);
+        let rate_entries = limits.rate_entries;
+        let in_force = Arc::new(ArcSwap::from_pointee(InForce::build(config, 0)?));
         let shared = Arc::new(Shared {
             with_rings,
-            dispatch: Dispatch { registry: registry(&config), inboxes: inboxes(&config) },
-            idempotency: IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age),
-            counters: (0..config.workers).map(|_| Counters::default()).collect(),
+            dispatch: Dispatch { registry: registry(&in_force), inboxes },
+            idempotency,
+            counters: (0..workers).map(|_| Counters::default()).collect(),
             connections: Alone::default(),
-            admission: Admission::new(limits.rate_entries),
+            admission: Admission::new(rate_entries),
             inflight_body_bytes: Alone::default(),
             inflight_poll_bytes: Alone::default(),
             askers,
             log_rate: LogRate::default(),
             drain_asked: Notify::new(),
-            phases: (0..config.workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
+            phases: (0..workers).map(|_| watch::Sender::new(Phase::Serving)).collect(),
+            reloads: Reloads::default(),
             demo,
-            tls: Tls::open(&config).map_err(anyhow::Error::msg)?,
-            config: ArcSwap::from_pointee(config),
+            in_force,
         });
-        Ok(Self { shared, listeners, asked, admin, address, admin_address })
+        Ok(Self { shared, listeners, asked, admin, source: None, address, admin_address })
+    }
+
+    /// Reads its configuration from there again at each SIGHUP. Without it, that signal ends the process.
+    pub fn reloading(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// Serves until a signal or `stop` ends it, and the drain after that.
@@ -174,6 +189,10 @@ impl Server {
         runtime.block_on(async {
             // Before anything is announced: a signal must find its handler.
             let signals = Signals::new().context("cannot handle signals")?;
+            if let Some(source) = self.source {
+                let hangups = signal(SignalKind::hangup()).context("cannot handle signals")?;
+                spawn_local(reload::run(Arc::clone(&self.shared), source, hangups));
+            }
             let admin = tokio::net::TcpListener::from_std(self.admin)?;
             spawn_local(admin::run(Arc::clone(&self.shared), admin));
             spawn_local(sweep(Arc::clone(&self.shared)));
@@ -187,7 +206,11 @@ impl Server {
 /// Forgets idle topics, now and then.
 async fn sweep(shared: Arc<Shared>) {
     loop {
-        sleep(shared.config().limits.topic_idle).await;
+        let idle = shared.config().limits.topic_idle;
+        if timeout(idle, shared.reloads.heard.notified()).await.is_ok() {
+            // The time may be another one.
+            continue;
+        }
         let topics = shared.dispatch.registry.sweep();
         if topics > 0 {
             tracing::info!(topics, "idle topics are forgotten");
@@ -195,16 +218,20 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
-fn registry(config: &Config) -> Registry {
-    let limits = RegistryLimits {
+/// The bounds of the registry.
+pub(crate) fn registry_limits(config: &Config) -> RegistryLimits {
+    RegistryLimits {
         topics_max: config.limits.topics,
         retained_bytes_max: config.limits.retained_bytes,
         lanes: config.workers,
         wildcard_topics_max: config.limits.wildcard_topics,
         patterns_max: config.limits.patterns,
-    };
-    let rules = config.clone();
-    Registry::new(limits, move |topic| rules.settings(topic).retention)
+    }
+}
+
+fn registry(in_force: &Arc<ArcSwap<InForce>>) -> Registry {
+    let rules = Arc::clone(in_force);
+    Registry::new(registry_limits(&in_force.load()), move |topic| rules.load().settings(topic).retention)
 }
 
 fn inboxes(config: &Config) -> AllInboxes {

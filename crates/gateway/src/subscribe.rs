@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use fanfare_fanout::{Announce, Beginning, Left, SubscribeError, SubscriberId, Wish};
+use fanfare_fanout::{Announce, Beginning, Left, Shard, SubscribeError, SubscriberId, Wish};
 use fanfare_registry::{JoinError, Joined};
 use fanfare_wire::command::{Policy, Start, Wanted};
 use fanfare_wire::event::{self, ErrorCode, Subscribed};
@@ -122,13 +122,18 @@ fn subscribe_to_topic<'a>(
     let registry = &worker.shared.dispatch.registry;
     let now = Instant::now();
     let mut shard = worker.shard.borrow_mut();
-    let policy = wish.policy(worker.shared.config().settings(topic).slow).announced();
     if shard.is_subscribed(id, topic) {
         // A connection gets one copy of a topic: a second subscription is acknowledged, and replays nothing.
         let info = registry.info(topic, now).ok_or((ErrorCode::Unavailable, "the topic is gone"))?;
         let Position { epoch, offset } = info.position;
-        let acknowledgement =
-            Subscribed::Accepted { topic: &wanted.topic, epoch, offset, recovered: None, replay: 0, policy };
+        let acknowledgement = Subscribed::Accepted {
+            topic: &wanted.topic,
+            epoch,
+            offset,
+            recovered: None,
+            replay: 0,
+            policy: told(worker, &mut shard, topic, wish, now),
+        };
         let position = Some(info.position);
         return Ok(Begun { acknowledgement, beginnings: Vec::new(), recovered: None, position });
     }
@@ -148,7 +153,7 @@ fn subscribe_to_topic<'a>(
         offset: position.offset,
         recovered,
         replay: replay.len(),
-        policy,
+        policy: told(worker, &mut shard, topic, wish, now),
     };
     let beginning = Beginning { topic: topic.clone(), announce: None, stale, messages: replay };
     Ok(Begun { acknowledgement, beginnings: vec![beginning], recovered, position: Some(position) })
@@ -198,12 +203,21 @@ fn subscribe_to_pattern<'a>(
     let beginnings = joined.into_iter().zip(new).filter(|(_, new)| *new).map(|((topic, joined), _)| {
         let Joined { position, replay, recovered, age } = joined;
         let stale = shard.note_age(&topic, age, now);
-        let policy = wish.policy(worker.shared.config().settings(&topic).slow).announced();
+        let policy = told(worker, &mut shard, &topic, wish, now);
         Beginning { topic, announce: Some(Announce { position, recovered, policy }), stale, messages: replay }
     });
     let beginnings = beginnings.collect();
     let acknowledgement = Subscribed::Matched { topic: &wanted.topic, matched, recovered };
     Ok(Begun { acknowledgement, beginnings, recovered, position: None })
+}
+
+/// What a subscriber is told of a topic that it was tied to. That is asked after the tie was made, and what holds is not
+/// older than what is told: so a reload in this moment promises nobody too much.
+fn told(worker: &Worker, shard: &mut Shard, topic: &Topic, wish: Wish, now: Instant) -> Option<&'static str> {
+    let policy = wish.policy(worker.shared.config().settings(topic).slow);
+    let registry = &worker.shared.dispatch.registry;
+    shard.review(topic, now, |topic| registry.info(topic, now).and_then(|info| info.age));
+    policy.announced()
 }
 
 /// Ends a subscription. `None` if there is none; else whether the connection can go on.

@@ -8,15 +8,14 @@
 //! | early data | none | a publish could be replayed |
 //! | records | up to 16 KiB, the most there is | a record costs 22 bytes and a tag to check, and most messages fit one |
 //!
-//! The certificate can be replaced while the gateway serves: see [`Tls::reload`]. Tickets end with the certificate they were
-//! given under, so that whoever comes later sees the new one.
+//! A reload reads the certificate again: whoever is connected stays so, and a handshake under way goes on with what it began with.
+//! Tickets end with the certificate they were given under, so that whoever comes later sees the new one.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -31,40 +30,14 @@ use crate::config::Config;
 use crate::socket::{Socket, TlsSocket};
 use crate::worker::Worker;
 
-/// What a TLS listener shakes hands with.
-pub(crate) struct Tls {
-    config: ArcSwap<ServerConfig>,
-}
-
-impl Tls {
-    /// Reads the certificate and its key, if the configuration names them.
-    pub(crate) fn open(config: &Config) -> Result<Option<Self>, String> {
-        Ok(read(config)?.map(|config| Self { config: ArcSwap::new(config) }))
-    }
-
-    /// Reads the files that `config` names, and shakes hands with what is in them from now on. Whoever is connected stays
-    /// so, and a handshake under way goes on with what it began with. After an error, one line that names the key, nothing
-    /// has changed.
-    #[allow(dead_code, reason = "whoever handles SIGHUP calls it")]
-    pub(crate) fn reload(&self, config: &Config) -> Result<(), String> {
-        let config = read(config)?.ok_or("tls_certificate: TLS cannot be turned off while serving")?;
-        self.config.store(config);
-        Ok(())
-    }
-
-    /// Shakes hands with the certificate in force.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
-    }
-}
-
 /// What is wrong with the certificate and its key, if the configuration names them: one line that names the key of the
 /// configuration, and nothing of what is in the files.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     read(config).map(drop)
 }
 
-fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
+/// What handshakes are made with, of the certificate and the key that the configuration names; nothing, if it names none.
+pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
     match (&config.tls_certificate, &config.tls_key) {
         (None, None) => Ok(None),
         (Some(_), None) => Err("tls_key: missing, while there is a tls_certificate".into()),
@@ -120,8 +93,10 @@ fn server_config(
 
 /// Shakes hands within `Limits::tls_handshake_timeout`.
 pub(crate) async fn shake_hands(worker: &Rc<Worker>, stream: TcpStream) -> Result<Socket, Handshake> {
-    let acceptor = worker.shared.tls.as_ref().ok_or(Handshake::Gone)?.acceptor();
-    let limit = worker.shared.config().limits.tls_handshake_timeout;
+    let in_force = worker.shared.config();
+    let tls = in_force.tls.as_ref().ok_or(Handshake::Gone)?;
+    let (acceptor, limit) = (TlsAcceptor::from(Arc::clone(tls)), in_force.limits.tls_handshake_timeout);
+    drop(in_force);
     match timeout(limit, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Ok(Socket::Tls(Box::new(TlsSocket::new(stream, Rc::clone(worker))))),
         Ok(Err(error)) => Err(Handshake::failed(&error)),
@@ -202,8 +177,8 @@ mod tests {
     }
 
     /// The server's side and the client's.
-    fn shake_hands(tls: &Tls, client: &Arc<ClientConfig>) -> (Connection, Connection) {
-        let server = ServerConnection::new(Arc::clone(tls.acceptor().config())).unwrap();
+    fn shake_hands(tls: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> (Connection, Connection) {
+        let server = ServerConnection::new(Arc::clone(tls)).unwrap();
         let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
         let client = ClientConnection::new(Arc::clone(client), name).unwrap();
         let (mut server, mut client) = (Connection::from(server), Connection::from(client));
@@ -223,7 +198,7 @@ mod tests {
             ..Config::default()
         };
         let first = issue(&config);
-        let tls = Tls::open(&config).unwrap().unwrap();
+        let tls = read(&config).unwrap().unwrap();
         let second = issue(&config);
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates([first.clone(), second.clone()]);
@@ -237,7 +212,7 @@ mod tests {
         let (mut server, mut connected) = shake_hands(&tls, &client);
         assert_eq!(connected.peer_certificates().unwrap(), [first]);
 
-        tls.reload(&config).unwrap();
+        let tls = read(&config).unwrap().unwrap();
         // The client has a ticket of the first certificate, which is worth nothing now.
         let (_, later) = shake_hands(&tls, &client);
         assert_eq!(later.peer_certificates().unwrap(), std::slice::from_ref(&second));
@@ -253,11 +228,7 @@ mod tests {
         connected.reader().read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"still here");
 
-        // What cannot be read changes nothing.
         std::fs::write(folder.path().join("key"), "").unwrap();
-        assert!(tls.reload(&config).unwrap_err().starts_with("tls_key: "));
-        assert!(tls.reload(&Config::default()).unwrap_err().starts_with("tls_certificate: "));
-        let (_, last) = shake_hands(&tls, &client);
-        assert_eq!(last.peer_certificates().unwrap(), [second]);
+        assert!(read(&config).unwrap_err().starts_with("tls_key: "));
     }
 }

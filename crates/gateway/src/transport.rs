@@ -31,10 +31,20 @@ pub(crate) fn is_websocket(format: FormatId) -> bool {
 /// What tells the peer that this was all.
 pub(crate) fn last_frame(format: FormatId, reason: DisconnectReason) -> Bytes {
     match reason {
+        DisconnectReason::Draining if matches!(format, FormatId::EVENT_STREAM | FormatId::EVENTS) => {
+            // No blank line: some clients make an event of that.
+            let retry = chunk::chunk(format!("retry: {}\n", retry_ms()).as_bytes());
+            [&retry[..], &chunk::LAST[..]].concat().into()
+        }
         _ if !is_websocket(format) => chunk::LAST,
         DisconnectReason::PeerClosed(None) => frame(OpCode::Close, &[]),
         _ => close_frame(reason.code(format.plain() == FormatId::JSON), &reason.text()),
     }
+}
+
+/// After how many milliseconds to come back: each for itself, so that they do not come together.
+pub(crate) fn retry_ms() -> u64 {
+    fastrand::u64(500..5_000)
 }
 
 /// A sign of life, the same bytes for all.

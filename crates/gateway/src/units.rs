@@ -57,6 +57,43 @@ pub(crate) fn Time(text: &str) -> Result<Duration, String> {
     milliseconds.map(Duration::from_millis).ok_or_else(error)
 }
 
+/// The same the other way round: as one would write them, in the largest unit that is exact.
+pub(crate) mod shown {
+    use std::time::Duration;
+
+    use crate::rate::Rate;
+
+    pub(crate) fn Count(count: usize) -> String {
+        count.to_string()
+    }
+
+    pub(crate) fn Rate(rate: Option<Rate>) -> String {
+        match rate {
+            None => "off".into(),
+            Some(Rate { per_second, burst }) if per_second == burst => per_second.to_string(),
+            Some(Rate { per_second, burst }) => format!("{per_second} burst {burst}"),
+        }
+    }
+
+    pub(crate) fn Bytes(bytes: usize) -> String {
+        largest(bytes as u64, &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "")])
+    }
+
+    pub(crate) fn Time(time: Duration) -> String {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // A minute is written in seconds: that is how nearly all of them are told.
+        match milliseconds {
+            60_000 => "60s".into(),
+            _ => largest(milliseconds, &[(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")]),
+        }
+    }
+
+    fn largest(number: u64, units: &[(u64, &str)]) -> String {
+        let unit = units.iter().find(|(scale, _)| number.is_multiple_of(*scale));
+        unit.map_or_else(|| number.to_string(), |(scale, unit)| format!("{}{unit}", number / scale))
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -12,10 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fanfare_fanout::budget::SizeClasses;
-use fanfare_fanout::{
-    Flushed, Left, OutboxLimits, Pass, Progress, Report, STEP_MAX, Shard, ShardLimits, SubscriberId,
-    TopicSettings,
-};
+use fanfare_fanout::{Flushed, Left, Pass, Progress, Report, STEP_MAX, Shard, SubscriberId, TopicSettings};
 use fanfare_registry::{AdmitError, Admitted};
 use fanfare_wire::event::Event;
 use fanfare_wire::websocket::deflate;
@@ -34,6 +31,7 @@ use crate::liveness::{self, Liveness};
 use crate::log::rate::Kind;
 use crate::metrics::Counters;
 use crate::rate::Meter;
+use crate::reload;
 use crate::server::Shared;
 use crate::session::unix_ms;
 use crate::socket::Socket;
@@ -66,8 +64,12 @@ pub(crate) struct Worker {
     pub(crate) paced: Notify,
     /// New connections, for `Limits::handshakes_per_second`.
     pub(crate) handshakes: Cell<Meter>,
+    /// How far a reload has come in the shard's topics, while it is under way.
+    pub(crate) reviewed: Cell<Option<usize>>,
     /// Open connections of all kinds: the drain waits for the last.
     pub(crate) open: Cell<usize>,
+    /// A signal to end has come: answers end their connection.
+    pub(crate) leaving: Cell<bool>,
     /// Nothing is left to do, or the worker has failed.
     pub(crate) finished: Notify,
     /// A task panicked without which the worker is none.
@@ -77,18 +79,16 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> std::io::Result<Rc<Self>> {
         let writer = Writer::open(shared.with_rings, &shared.config(), &shared.counters[index])?;
-        let config = shared.config();
-        let limits = &config.limits;
-        let outbox = OutboxLimits {
-            bytes_max: limits.outbox_bytes,
-            messages_max: limits.outbox_messages,
-            control_bytes_max: limits.control_bytes,
-        };
-        let limits = ShardLimits { outbox, subscriptions_max: limits.subscriptions };
+        let limits = reload::shard_limits(&shared.config());
         let rules = Arc::clone(&shared);
         let shard = Shard::new(limits, shared.dispatch.registry.epoch(), move |topic| {
-            let settings = rules.config().settings(topic);
-            TopicSettings { policy: settings.slow, stale_after: settings.stale_after }
+            let in_force = rules.config();
+            let settings = in_force.settings(topic);
+            TopicSettings {
+                policy: settings.slow,
+                stale_after: settings.stale_after,
+                reload: in_force.reload,
+            }
         });
         Ok(Rc::new(Self {
             index,
@@ -101,7 +101,9 @@ impl Worker {
             polls: RefCell::default(),
             paced: Notify::new(),
             handshakes: Cell::default(),
+            reviewed: Cell::new(None),
             open: Cell::new(0),
+            leaving: Cell::new(false),
             finished: Notify::new(),
             failed: Cell::new(false),
             shared,
@@ -120,6 +122,7 @@ impl Worker {
         self.spawn_vital(drain::run(Rc::clone(&self)));
         self.spawn_vital(pace(Rc::clone(&self)));
         self.spawn_vital(ask::answer(Rc::clone(&self), asked));
+        self.spawn_vital(reload::follow(Rc::clone(&self)));
         self.spawn_vital(fan_out(Rc::clone(&self)));
         self.finished.notified().await;
         if self.failed.get() { Err(std::io::Error::other("a task of it panicked")) } else { Ok(()) }
@@ -251,8 +254,7 @@ impl Worker {
             let mut shard = self.shard.borrow_mut();
             if reason.is_farewell() && connection.format.plain() == FormatId::JSON {
                 let code = reason.code(true).0;
-                let bye =
-                    Event::Bye { code, reason: &reason.text(), retry_ms: Some(fastrand::u64(500..5_000)) };
+                let bye = Event::Bye { code, reason: &reason.text(), retry_ms: Some(transport::retry_ms()) };
                 // A full outbox gets the close frame alone.
                 let _ = shard.push_control(connection.id, bye.frame());
             }
@@ -391,10 +393,15 @@ async fn fan_out(worker: Rc<Worker>) {
         let through = worker.shared.dispatch.registry.watermark();
         worker.inbox().take(&mut batch);
         worker.deliver(through, &mut batch).await;
+        reload::review(&worker);
         // Also when there is always something in the inbox.
         let silence = worker.shard.borrow_mut().begin_silence(Instant::now());
         if let Some(pass) = silence {
             worker.carry_out(pass).await;
+        }
+        if worker.inbox().depth().0 > 0 {
+            // However fast others publish, what this worker has to do besides goes on.
+            yield_now().await;
         }
     }
 }

@@ -133,6 +133,67 @@ fn errors_of_all_sources_are_told_together() {
     );
 }
 
+/// Runs `fanfare check-config`: its exit code, and the lines of its output and of its errors.
+fn checked(environment: &[(&str, &str)], args: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
+    let output = fanfare().arg("check-config").args(args).envs(environment.iter().copied()).output();
+    let output = output.expect("the program starts");
+    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
+    (output.status.code(), lines(&output.stdout), lines(&output.stderr))
+}
+
+#[test]
+fn a_configuration_can_be_checked_without_listening() {
+    // Another gateway has the address: nothing listens, so that is no matter.
+    let other = Gateway::start(&[]);
+    let listen = other.address.to_string();
+    let few = ["--listen", &listen, "--connections", "10"];
+    assert_eq!(checked(&[], &few), (Some(0), vec!["the configuration is right".into()], vec![]));
+
+    let file = ConfigFile::new("listne = \"127.0.0.1:1\"\n[limits]\nconnections = 10");
+    let (code, output, errors) = checked(&[("FANFARE_WORKERS", "none")], &["--config", file.path()]);
+    assert_eq!((code, output), (Some(2), vec![]));
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert_eq!(errors[0], "listne: unknown key; did you mean listen?");
+    assert!(errors[1].starts_with("workers: \"none\""), "{errors:?}");
+}
+
+#[test]
+fn what_is_legal_and_odd_is_warned_of() {
+    let check = |args: &[&str], expect: &str| {
+        let (code, _, errors) = checked(&[("FANFARE_CONNECTIONS", "10")], args);
+        assert_eq!((code, errors.len()), (Some(0), 1), "{errors:?}");
+        assert!(errors[0].starts_with(expect), "{errors:?}");
+    };
+    check(&["--drain-timeout", "20s"], "warning: limits.drain_timeout: ");
+    check(&["--ping-interval", "80s"], "warning: limits.ping_interval: ");
+    check(&["--connections", "4000000000"], "warning: limits.connections: needs 4000000256 open files");
+}
+
+#[test]
+fn a_printed_configuration_is_whole_and_can_be_read_again() {
+    let file = ConfigFile::new(
+        "workers = 3\n[limits]\nconnections = 10\n[[topics]]\nmatch = \"a.>\"\nslow = \"conflate\"",
+    );
+    let args = ["--config", file.path(), "--outbox-bytes", "128KiB", "--print"];
+    let (code, printed, errors) = checked(&[("FANFARE_PING_INTERVAL", "30s")], &args);
+    assert_eq!((code, errors), (Some(0), vec![]));
+    for line in [
+        "workers = 3",
+        "admin = \"127.0.0.1:9090\"",
+        "[limits]",
+        "outbox_bytes = \"128KiB\"",
+        "ping_interval = \"30s\"",
+        "pong_timeout = \"20s\"",
+        "[[topics]]",
+        "match = \"a.>\"",
+        "replay = { messages = 1000, age = \"60s\", bytes = \"1MiB\" }",
+    ] {
+        assert!(printed.iter().any(|printed| printed == line), "no {line} in {printed:#?}");
+    }
+    let again = ConfigFile::new(printed.join("\n"));
+    assert_eq!(checked(&[], &["--config", again.path(), "--print"]), (Some(0), printed, vec![]));
+}
+
 /// What the welcome says of the configuration.
 fn max_message(gateway: &Gateway) -> u64 {
     Peer::websocket(gateway.address, "/ws").json()["max_message"].as_u64().expect("a number")

@@ -233,7 +233,8 @@ fn a_drain_answers_what_is_under_way_and_tells_everyone() {
     assert_eq!(newcomer.json()["offset"], 1);
     assert_eq!(publish(gateway.address, "a", JSON, "2").json()["offset"], 2, "it serves in the grace");
     slow[0].send("whole");
-    assert_eq!(slow[0].answer().status, 200);
+    let answer = slow[0].answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "none meets the end");
 
     for peer in [&mut native, &mut newcomer] {
         let (before, code) = farewell(peer);

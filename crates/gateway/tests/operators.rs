@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use support::Gateway;
@@ -74,6 +75,10 @@ fn the_address_says_what_there_is() {
 fn the_list_of_connections_begins_with_the_one_that_waits_longest() {
     let gateway = Gateway::start(&["--outbox-bytes", "10MiB"]);
     let (_oldest, oldest) = named(&gateway, &["a", "b"]);
+    // Ages are told in milliseconds.
+    let connected = SystemTime::now();
+    let is_older = || connected.elapsed().is_ok_and(|age| age > Duration::from_millis(1));
+    eventually(is_older, "a millisecond is over");
     let room = || Peer::connect_with_room(gateway.address, 4 * 1024);
     let (_slow, slow) = named_by(room(), &["slow"]);
     fill_outboxes(&gateway, "slow");

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
@@ -179,12 +180,30 @@ fn a_stream_follows_other_requests_on_its_connection() {
 #[test]
 fn a_drain_ends_streams_properly() {
     let mut gateway = Gateway::start(&["--drain-grace", "10ms", "--drain-window", "100ms"]);
-    let mut stream = Stream::open(&gateway, "/topics/a", EVENTS);
-    stream.chunk();
+    let open = |target: &str, headers| {
+        let mut stream = Stream::open(&gateway, target, headers);
+        stream.chunk();
+        stream
+    };
+    let mut events: Vec<_> = (0..12).map(|_| open("/topics/a", EVENTS)).collect();
+    events.push(open("/events?topic=a", ""));
+    let mut lines = open("/topics/a", LINES);
     gateway.signal("TERM");
-    assert_eq!(stream.chunk(), None, "the last chunk");
-    assert!(stream.is_over());
-    drop(stream);
+    let mut retries = BTreeSet::new();
+    for stream in &mut events {
+        // The stream of many topics says first what was subscribed.
+        let last =
+            std::iter::from_fn(|| stream.chunk()).last().expect("something comes before the last chunk");
+        let retry = last.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix('\n'));
+        let retry: u64 = retry.and_then(|retry| retry.parse().ok()).unwrap_or_else(|| panic!("{last:?}"));
+        assert!((500..5_000).contains(&retry), "{retry}");
+        retries.insert(retry);
+        assert!(stream.is_over());
+    }
+    assert!(retries.len() > events.len() / 2, "they would come back together: {retries:?}");
+    assert_eq!(lines.chunk(), None, "the last chunk");
+    assert!(lines.is_over());
+    drop((events, lines));
     assert!(gateway.wait().success());
 }
 

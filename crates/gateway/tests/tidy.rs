@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fanfare_gateway::config::{KEYS, Reload};
 use fanfare_gateway::limits::LIMITS;
 use serde_json::Value;
 
@@ -168,6 +169,15 @@ fn the_operators_document_has_its_contents_at_its_top() {
         .filter(|line| line.starts_with("- "))
         .collect();
     assert_eq!(contents, expected, "docs/OPERATING.md: its contents and its headings differ");
+}
+
+#[test]
+fn what_needs_a_restart_is_documented() {
+    let document = read("docs/OPERATING.md");
+    let documented: BTreeSet<&str> = rows(&document, "## Reloading").map(|(name, _)| name).collect();
+    let keys = KEYS.iter().filter(|key| matches!(key.reload, Reload::NeedsRestart(_))).map(|key| key.name);
+    let limits = LIMITS.iter().filter(|row| !row.reloads).map(|row| row.name);
+    assert_eq!(documented, keys.chain(limits).collect(), "docs/OPERATING.md and the tables of keys differ");
 }
 
 /// The first two cells of the table's rows under a heading.

@@ -199,6 +199,27 @@ fn a_drain_says_goodbye_under_tls_and_ends_it_with_words() {
 }
 
 #[test]
+fn a_reload_brings_another_certificate_for_those_who_come_later_and_closes_nobody() {
+    const DONE: &str = "fanfare_config_reloads_total{result=\"ok\"}";
+    const FAILED: &str = "fanfare_config_reloads_total{result=\"failed\"}";
+    let secure = Secure::start(&[]);
+    let mut subscriber = secure.subscribed(&["a"]);
+    let first = subscriber.certificate();
+    let second = secure.authority.issue();
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, DONE, |reloads| reloads == 1.0);
+    assert_eq!(secure.peer().certificate(), second);
+    assert_ne!(first, second);
+    // A file that is none leaves the one before in force.
+    std::fs::write(secure.authority.certificate(), "nothing").expect("a file can be written");
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, FAILED, |reloads| reloads == 1.0);
+    assert_eq!(secure.peer().certificate(), second);
+    secure.post("a", "1");
+    assert_eq!(subscriber.json()["data"], 1);
+}
+
+#[test]
 fn the_commands_publish_and_subscribe_under_tls() {
     let secure = Secure::start(&[]);
     let (url, ca) = (secure.gateway.url(""), secure.authority.ca());
@@ -224,6 +245,30 @@ fn the_commands_publish_and_subscribe_under_tls() {
     assert_eq!(output.next().unwrap().unwrap(), "2");
     subscriber.kill().unwrap();
     subscriber.wait().unwrap();
+}
+
+#[test]
+fn an_old_client_is_served_and_a_new_one_may_change_its_keys() {
+    let secure = Secure::start(&["--outbox-bytes", "64MiB"]);
+    let old = Peer::connect(secure.gateway.address).secured(&secure.authority.old_client());
+    let (mut old, _) = old.upgraded("/ws").welcomed();
+    old.subscribe(&["a"]);
+    let mut new = secure.stalled(&["a"]);
+    let mut publisher = secure.peer();
+    let mut publish = |number: u64| {
+        let headers = [("content-type", "application/json")];
+        assert_eq!(publisher.request("POST", "/topics/a", &headers, payload(number)).status, 200);
+    };
+    const EACH: u64 = 40;
+    for round in 0..5 {
+        (1..=EACH).for_each(|number| publish(round * EACH + number));
+        // The gateway's own change of keys goes out before what waits for the client.
+        new.change_keys();
+        assert_eq!(new.fence().len() as u64, EACH);
+        for number in 1..=EACH {
+            assert_eq!(old.json()["offset"], round * EACH + number);
+        }
+    }
 }
 
 // === who does not read ===

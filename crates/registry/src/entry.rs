@@ -198,6 +198,13 @@ impl Entry {
         Kept { before, after: self.replay.bytes() }
     }
 
+    /// Keeps by other rules from now on.
+    pub(crate) fn set_retention(&mut self, retention: Retention, now: Instant) -> Kept {
+        let before = self.replay.bytes();
+        self.replay.set_retention(retention, now);
+        Kept { before, after: self.replay.bytes() }
+    }
+
     /// Lets go of memory for other topics.
     pub(crate) fn give_way(&mut self) -> Kept {
         let before = self.replay.bytes();

@@ -39,7 +39,7 @@ impl Registry {
         starts: impl Fn(&Topic) -> Start<'a>,
         now: Instant,
     ) -> Result<Vec<(Topic, Joined)>, JoinError> {
-        let matched = self.index.lock().join(pattern, shard, &self.limits)?;
+        let matched = self.index.lock().join(pattern, shard, &self.limits.read())?;
         let mut joined = Vec::with_capacity(matched.topics.len());
         for topic in matched.topics {
             let start = starts(&topic);

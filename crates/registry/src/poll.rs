@@ -62,7 +62,7 @@ impl Registry {
     }
 
     fn selected(&self, selection: &[Name]) -> Result<Topics, JoinError> {
-        let max = self.limits.wildcard_topics_max;
+        let max = self.limits.read().wildcard_topics_max;
         let mut topics = Topics::new();
         // Patterns that match the same topics are gone through all the same.
         let mut visits = 0;

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use fanfare_wire::command::Start;
-use fanfare_wire::{Draft, Epoch, Topic};
+use fanfare_wire::{Draft, Epoch, Pattern, Topic};
 use parking_lot::Mutex;
 
 use crate::entry::{Admitted, Entry, Joined, Kept};
@@ -64,13 +64,46 @@ pub struct RegistryLimits {
     pub patterns_max: usize,
 }
 
+/// The bounds in force. Nearly never written: nothing that is stands on their cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Bounds {
+    topics_max: AtomicUsize,
+    retained_bytes_max: AtomicUsize,
+    wildcard_topics_max: AtomicUsize,
+    patterns_max: AtomicUsize,
+    lanes: usize,
+}
+
+impl Bounds {
+    fn new(limits: &RegistryLimits) -> Self {
+        Self {
+            topics_max: AtomicUsize::new(limits.topics_max),
+            retained_bytes_max: AtomicUsize::new(limits.retained_bytes_max),
+            wildcard_topics_max: AtomicUsize::new(limits.wildcard_topics_max),
+            patterns_max: AtomicUsize::new(limits.patterns_max),
+            lanes: limits.lanes,
+        }
+    }
+
+    pub(crate) fn read(&self) -> RegistryLimits {
+        RegistryLimits {
+            topics_max: self.topics_max.load(Ordering::Relaxed),
+            retained_bytes_max: self.retained_bytes_max.load(Ordering::Relaxed),
+            lanes: self.lanes,
+            wildcard_topics_max: self.wildcard_topics_max.load(Ordering::Relaxed),
+            patterns_max: self.patterns_max.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// The process's topics. All threads share it.
 pub struct Registry {
     topics: DashMap<Topic, Arc<Mutex<Entry>>, ahash::RandomState>,
     /// Has exactly the topics of the map, to whoever can see the map.
     pub(crate) index: Mutex<Index>,
     pub(crate) sequence: Sequence,
-    pub(crate) limits: RegistryLimits,
+    pub(crate) limits: Bounds,
     retention: Box<dyn Fn(&Topic) -> Retention + Send + Sync>,
     topics_len: AtomicUsize,
     retained_bytes: AtomicUsize,
@@ -85,7 +118,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry. `retention` is asked once for each topic that appears.
+    /// An empty registry. `retention` is asked for each topic that appears, and by [`review`](Self::review).
     pub fn new(
         limits: RegistryLimits,
         retention: impl Fn(&Topic) -> Retention + Send + Sync + 'static,
@@ -96,7 +129,7 @@ impl Registry {
             topics: DashMap::default(),
             index: Mutex::default(),
             sequence: Sequence::new(next_epoch(&epochs), limits.lanes),
-            limits,
+            limits: Bounds::new(&limits),
             retention: Box::new(retention),
             topics_len: AtomicUsize::new(0),
             retained_bytes: AtomicUsize::new(0),
@@ -182,6 +215,39 @@ impl Registry {
         forgotten
     }
 
+    /// Other bounds of what there may be hold from now on; what is past them stays. The lanes are what they were, and so is
+    /// the bound of what is kept: see [`shrink`](Self::shrink).
+    pub fn set_limits(&self, limits: &RegistryLimits) {
+        let Bounds { topics_max, wildcard_topics_max, patterns_max, .. } = &self.limits;
+        topics_max.store(limits.topics_max, Ordering::Relaxed);
+        wildcard_topics_max.store(limits.wildcard_topics_max, Ordering::Relaxed);
+        patterns_max.store(limits.patterns_max, Ordering::Relaxed);
+    }
+
+    /// Asks again what some topics keep: at most `topics` of those after the name `after`. Returns the last of them, to go on
+    /// behind it, and `None` when none is left. Whoever began after the answers changed has then reached every topic.
+    pub fn review(&self, after: Option<&Topic>, topics: usize, now: Instant) -> Option<Topic> {
+        let all = Pattern::new(">").expect("it stands for every topic");
+        let page = self.index.lock().page(&all, after.map(Topic::as_str), topics);
+        for topic in &page {
+            let retention = (self.retention)(topic);
+            self.with(topic, |entry| self.account(&entry.set_retention(retention, now)));
+        }
+        page.into_iter().last()
+    }
+
+    /// Takes memory from at most `topics` of the topics whose turn it is, until all is within another bound, which holds from
+    /// then on. Returns whether there is more to take.
+    pub fn shrink(&self, retained_bytes_max: usize, topics: usize) -> bool {
+        for _ in 0..topics {
+            if !self.make_room_once(retained_bytes_max) {
+                self.limits.retained_bytes_max.store(retained_bytes_max, Ordering::Relaxed);
+                return false;
+            }
+        }
+        true
+    }
+
     /// The life of [`Self::watermark`]'s count: that of this process.
     pub fn epoch(&self) -> Epoch {
         self.sequence.epoch()
@@ -257,20 +323,27 @@ impl Registry {
     /// Takes memory from the topics whose turn it is until all is within the bound. Ends: each topic is passed over once,
     /// and gives way twice.
     fn make_room(&self) {
-        while self.retained_bytes() > self.limits.retained_bytes_max {
-            let Some(shared) = self.giving_way.lock().pop_front() else { return };
-            let mut entry = shared.lock();
-            if !entry.dead && !std::mem::take(&mut entry.recent) {
-                let kept = entry.give_way();
-                self.account(&kept);
-                self.evictions.fetch_add(1, Ordering::Relaxed);
-            }
-            entry.queued = !entry.dead && !entry.replay().is_empty();
-            if entry.queued {
-                drop(entry);
-                self.giving_way.lock().push_back(shared);
-            }
+        while self.make_room_once(self.limits.retained_bytes_max.load(Ordering::Relaxed)) {}
+    }
+
+    /// Lets the next topic give way, or passes over it, if not all is within the bound. `false` if there is nothing to do.
+    fn make_room_once(&self, retained_bytes_max: usize) -> bool {
+        if self.retained_bytes() <= retained_bytes_max {
+            return false;
         }
+        let Some(shared) = self.giving_way.lock().pop_front() else { return false };
+        let mut entry = shared.lock();
+        if !entry.dead && !std::mem::take(&mut entry.recent) {
+            let kept = entry.give_way();
+            self.account(&kept);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        entry.queued = !entry.dead && !entry.replay().is_empty();
+        if entry.queued {
+            drop(entry);
+            self.giving_way.lock().push_back(shared);
+        }
+        true
     }
 
     /// The topic's entry, made if it is not there. `None` at the bound.
@@ -282,13 +355,16 @@ impl Registry {
         match self.topics.entry(topic.clone()) {
             dashmap::Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
             dashmap::Entry::Vacant(place) => {
-                let room = |len| (len < self.limits.topics_max).then_some(len + 1);
+                let topics_max = self.limits.topics_max.load(Ordering::Relaxed);
+                let room = |len| (len < topics_max).then_some(len + 1);
                 self.topics_len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-                let (epoch, retention) = (next_epoch(&self.epochs), (self.retention)(topic));
+                let epoch = next_epoch(&self.epochs);
                 // One lock for both. A pattern that comes later finds the topic in the index, waits for it to be in the
                 // map, and sees to its interest before it says where its subscriber stands; one that came earlier is in
                 // the answer, before the first message. See `patterns`.
                 let patterns = self.index.lock().insert(topic);
+                // Asked behind that: a review either finds the topic there, or was over before the answer.
+                let retention = (self.retention)(topic);
                 let entry = Entry::new(epoch, retention, patterns, self.forgotten_through());
                 let entry = Arc::new(Mutex::new(entry));
                 place.insert(Arc::clone(&entry));
@@ -525,6 +601,27 @@ mod tests {
     fn last_offset_before_replay(registry: &Registry, name: &str) -> u64 {
         let joined = registry.join(&topic(name), 0, &Start::Earliest, Instant::now()).unwrap();
         joined.replay.first().map_or(joined.position.offset, |oldest| oldest.offset() - 1)
+    }
+
+    #[test]
+    fn a_smaller_bound_is_reached_in_steps_and_holds_then() {
+        let (registry, shards) = (registry(9, 1 << 20), Shards::default());
+        for name in ["a", "b", "c", "d"] {
+            publish(&registry, &shards, name, &["1"]);
+        }
+        // Each is passed over once before the first gives way.
+        assert!(registry.shrink(2 * (OVERHEAD + 1), 4));
+        assert_eq!(registry.retained_bytes(), 4 * (OVERHEAD + 1));
+        assert!(registry.shrink(2 * (OVERHEAD + 1), 1));
+        publish(&registry, &shards, "e", &["1"]);
+        assert_eq!(registry.retained_bytes(), 4 * (OVERHEAD + 1), "the old bound holds meanwhile");
+        assert!(!registry.shrink(2 * (OVERHEAD + 1), 99));
+        assert_eq!(registry.retained_bytes(), 2 * (OVERHEAD + 1));
+        publish(&registry, &shards, "f", &["1"]);
+        assert_eq!(registry.retained_bytes(), 2 * (OVERHEAD + 1));
+        assert!(!registry.shrink(1 << 20, 1));
+        publish(&registry, &shards, "g", &["1"]);
+        assert_eq!(registry.retained_bytes(), 3 * (OVERHEAD + 1));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct ReplayLimits {
     pub bytes_max: usize,
 }
 
-/// What a topic keeps, decided when it appears.
+/// What a topic keeps, decided when it appears and when it is reviewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// Whether a new subscriber gets the last message.
@@ -74,8 +74,19 @@ impl Replay {
         }
         self.bytes += cost(message);
         self.ring.push_back(Kept { message: Arc::clone(message), at: now });
-        match replay {
-            None => self.shrink_to(1),
+        self.shrink(now);
+    }
+
+    /// Keeps by other rules from now on. What was let go of does not come back.
+    pub(crate) fn set_retention(&mut self, retention: Retention, now: Instant) {
+        self.retention = retention;
+        self.shrink(now);
+    }
+
+    /// Lets go of what is over a bound.
+    fn shrink(&mut self, now: Instant) {
+        match self.retention.replay {
+            None => self.shrink_to(usize::from(self.retention.last_value)),
             Some(limits) => {
                 while self.ring.len() > limits.messages_max
                     || self.bytes > limits.bytes_max && self.ring.len() > 1

@@ -7,6 +7,7 @@ mod support;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use fanfare_registry::{
@@ -29,11 +30,14 @@ const TOPICS: [&str; 12] = [
 ];
 const PATTERNS: [&str; 9] = [">", "*", "*.a", "ring.>", "deep.>", "last.a", "*.*.x", "none.*", "unheard.of"];
 
-fn retention(topic: &Topic) -> Retention {
-    match topic.as_str().split('.').next() {
-        Some("deep") => ring(usize::MAX),
-        Some("ring") => ring(4),
-        Some("last") => Retention { last_value: true, replay: None },
+/// Each reload gives the names to the next of the four ways to keep.
+fn retention(topic: &Topic, reloads: usize) -> Retention {
+    let kinds = ["deep", "ring", "last", "none"];
+    let kind = kinds.iter().position(|kind| topic.as_str().starts_with(kind)).expect("a name of ours");
+    match kinds[(kind + reloads) % kinds.len()] {
+        "deep" => ring(usize::MAX),
+        "ring" => ring(4),
+        "last" => Retention { last_value: true, replay: None },
         _ => Retention { last_value: false, replay: None },
     }
 }
@@ -54,8 +58,11 @@ impl Inboxes for Noted {
 }
 
 /// A topic of the model, while there is one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Life {
+    retention: Retention,
+    /// So many messages, the oldest, were let go of by a reload.
+    lost: usize,
     used: bool,
     direct: [usize; SHARDS],
     offset: u64,
@@ -70,16 +77,36 @@ impl Life {
         self.direct.iter().any(|&subscribers| subscribers > 0)
     }
 
+    /// A topic that keeps so, behind messages of an earlier one of its name that was forgotten.
+    fn new(retention: Retention, forgotten_before: u64) -> Self {
+        Self {
+            retention,
+            lost: 0,
+            used: false,
+            direct: [0; SHARDS],
+            offset: 0,
+            sequences: Vec::new(),
+            forgotten_before,
+        }
+    }
+
     /// The sequences still kept.
-    fn kept(&self, name: &Topic) -> &[u64] {
-        let Retention { last_value, replay } = retention(name);
+    fn kept(&self) -> &[u64] {
+        let Retention { last_value, replay } = self.retention;
         let max = replay.map_or_else(|| usize::from(last_value), |limits| limits.messages_max);
-        &self.sequences[self.sequences.len().saturating_sub(max)..]
+        &self.sequences[self.sequences.len().saturating_sub(max).max(self.lost)..]
+    }
+
+    fn reload(&mut self, retention: Retention) {
+        for retention in [self.retention, retention] {
+            self.retention = retention;
+            self.lost = self.sequences.len() - self.kept().len();
+        }
     }
 
     /// Whether everything after `cursor` is kept.
-    fn has_all_since(&self, name: &Topic, cursor: u64) -> bool {
-        let kept = self.kept(name);
+    fn has_all_since(&self, cursor: u64) -> bool {
+        let kept = self.kept();
         let missed = self.sequences.iter().filter(|&&sequence| sequence > cursor);
         self.forgotten_before <= cursor && missed.clone().all(|sequence| kept.contains(sequence))
     }
@@ -89,6 +116,8 @@ struct World {
     random: Random,
     traced: bool,
     registry: Registry,
+    limits: RegistryLimits,
+    reloads: Arc<AtomicUsize>,
     inboxes: Noted,
     topics: Vec<Topic>,
     patterns: Vec<Pattern>,
@@ -120,16 +149,21 @@ fn the_registry_does_what_trying_each_name_does() {
         "too many matches",
         "too many patterns",
         "forgotten",
+        "reloaded by pages",
     ];
     assert_eq!(seen, happened.into_iter().collect(), "the seeds do not lead everywhere");
 }
 
 fn run(seed: u64, traced: bool) -> BTreeSet<&'static str> {
     let _name = SeedOnPanic(seed);
+    let reloads = Arc::new(AtomicUsize::new(0));
+    let rules = Arc::clone(&reloads);
     let mut world = World {
         random: Random::new(seed),
         traced,
-        registry: Registry::new(LIMITS, retention),
+        registry: Registry::new(LIMITS, move |topic| retention(topic, rules.load(Relaxed))),
+        limits: LIMITS,
+        reloads,
         inboxes: Noted::default(),
         topics: TOPICS.iter().map(|name| topic(name)).collect(),
         patterns: PATTERNS.iter().map(|name| pattern(name)).collect(),
@@ -173,7 +207,8 @@ impl World {
             57..65 => self.join_pattern(shard),
             65..72 => self.leave_pattern(shard),
             72..80 => self.sweep(),
-            80..85 => self.list(&name),
+            80..84 => self.list(&name),
+            84 => self.reload(),
             _ => self.poll(),
         }
     }
@@ -186,8 +221,9 @@ impl World {
 
     /// The topic's life, which begins now if there is none.
     fn life(&mut self, name: &Topic) -> &mut Life {
+        let retention = retention(name, self.reloads.load(Relaxed));
         let forgotten_before = self.forgotten_through;
-        self.lives.entry(name.clone()).or_insert_with(|| Life { forgotten_before, ..Life::default() })
+        self.lives.entry(name.clone()).or_insert_with(|| Life::new(retention, forgotten_before))
     }
 
     fn interest(&self, name: &Topic) -> ShardSet {
@@ -248,8 +284,7 @@ impl World {
     fn check_joined(&mut self, name: &Topic, cursor: Option<u64>, joined: &Joined) {
         let life = &self.lives[name];
         assert_eq!((joined.position.offset, joined.age.is_some()), (life.offset, life.offset > 0));
-        let complete =
-            cursor.map(|cursor| cursor <= self.history.len() as u64 && life.has_all_since(name, cursor));
+        let complete = cursor.map(|cursor| cursor <= self.history.len() as u64 && life.has_all_since(cursor));
         assert_eq!(joined.recovered, complete, "{name} since {cursor:?}");
         let expect = match cursor {
             Some(cursor) if complete == Some(true) => self.missed(cursor, |topic| topic == name),
@@ -270,7 +305,7 @@ impl World {
     }
 
     fn last(&self, name: &Topic) -> Option<u64> {
-        self.lives.get(name)?.kept(name).last().copied()
+        self.lives.get(name)?.kept().last().copied()
     }
 
     fn leave(&mut self, name: &Topic, shard: usize) {
@@ -304,12 +339,12 @@ impl World {
         let joined = self.registry.join_pattern(&pattern, shard, |_| start.clone(), Instant::now());
         let matching = self.matching(&pattern);
         let is_new = self.subscribers.keys().all(|(pattern, _)| *pattern != which);
-        if is_new && self.patterns_len() == LIMITS.patterns_max {
+        if is_new && self.patterns_len() >= self.limits.patterns_max {
             assert_eq!(joined.err(), Some(JoinError::TooManyPatterns));
             self.seen.insert("too many patterns");
             return;
         }
-        if matching.len() > LIMITS.wildcard_topics_max {
+        if matching.len() > self.limits.wildcard_topics_max {
             assert_eq!(joined.err(), Some(JoinError::TooManyMatches));
             self.seen.insert("too many matches");
             return;
@@ -349,6 +384,35 @@ impl World {
         assert_eq!(self.registry.sweep(), forgotten);
         if forgotten > 0 {
             self.seen.insert("forgotten");
+        }
+    }
+
+    /// Other bounds, and other rules for what topics keep, which reach one page of them after the other.
+    fn reload(&mut self) {
+        self.limits.wildcard_topics_max = 5 + self.random.below(4);
+        self.limits.patterns_max = 3 + self.random.below(4);
+        self.registry.set_limits(&self.limits);
+        let reloads = self.reloads.fetch_add(1, Relaxed) + 1;
+        self.trace(|| format!("reload {reloads}: {:?}", self.limits));
+        let topics = 1 + self.random.below(5);
+        let mut after: Option<Topic> = None;
+        loop {
+            let all = pattern(">");
+            let page = self.registry.list(&all, after.as_ref().map(Topic::as_str), topics);
+            let last = self.registry.review(after.as_ref(), topics, Instant::now());
+            assert_eq!(last.as_ref(), page.last().map(|(name, _)| name));
+            for (name, _) in page {
+                let life = self.lives.get_mut(&name).expect("it is listed");
+                life.reload(retention(&name, reloads));
+            }
+            self.check();
+            let Some(last) = last else { return };
+            if after.replace(last).is_some() {
+                self.seen.insert("reloaded by pages");
+            }
+            // Others go on meanwhile; a topic that is born now is born into the new rules.
+            let name = self.topics[self.random.below(TOPICS.len())].clone();
+            self.publish(&name, 1);
         }
     }
 
@@ -395,7 +459,7 @@ impl World {
             }
         }
         selected.extend(named.iter().cloned());
-        if selected.len() > LIMITS.wildcard_topics_max {
+        if selected.len() > self.limits.wildcard_topics_max {
             assert_eq!(polled.err(), Some(JoinError::TooManyMatches));
             return;
         }
@@ -406,7 +470,7 @@ impl World {
                 && cursor <= watermark
                 && (!by_pattern || self.forgotten_through <= cursor)
                 && selected.iter().all(|name| match self.lives.get(name) {
-                    Some(life) => life.has_all_since(name, cursor),
+                    Some(life) => life.has_all_since(cursor),
                     None => self.forgotten_through <= cursor,
                 })
         });
@@ -455,7 +519,7 @@ impl World {
                 self.subscribers.iter().filter(|((pattern, _), _)| self.patterns[*pattern].matches(name));
             let by_pattern: usize = by_pattern.map(|(_, count)| count).sum();
             let expect = self.lives.get(name).map(|life| {
-                let oldest = life.kept(name).len() as u64;
+                let oldest = life.kept().len() as u64;
                 let oldest = (oldest > 0).then(|| life.offset - oldest + 1);
                 (life.offset, oldest, life.direct.iter().sum::<usize>() + by_pattern)
             });

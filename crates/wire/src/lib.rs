@@ -12,6 +12,7 @@ pub mod format;
 mod formats;
 pub mod message;
 pub mod pattern;
+mod plain_json;
 pub mod position;
 pub mod proxy_protocol;
 mod raw;

@@ -20,6 +20,7 @@ use serde::de::IgnoredAny;
 
 use crate::format::{FORMATS, FormatId, PLAIN_FORMATS};
 use crate::formats::raw;
+use crate::plain_json;
 use crate::position::{Epoch, Position};
 use crate::topic::Topic;
 use crate::websocket::header::header_len;
@@ -54,9 +55,10 @@ impl Kind {
     pub fn of(content_type: Option<&str>, payload: &[u8]) -> Result<Self, PayloadError> {
         let content_type = content_type.unwrap_or_default();
         // Nearly all are written so.
-        if content_type == "application/json" {
-            check_json(payload)?;
-            return Ok(Self::Json);
+        match content_type {
+            "application/json" => return check_json(payload).map(|()| Self::Json),
+            "text/plain" => return check_utf8(payload).map(|_| Self::Text),
+            _ => {}
         }
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let essence = essence.to_ascii_lowercase();
@@ -79,6 +81,9 @@ fn check_utf8(payload: &[u8]) -> Result<&str, PayloadError> {
 }
 
 fn check_json(payload: &[u8]) -> Result<(), PayloadError> {
+    if plain_json::is_plain(payload) {
+        return Ok(());
+    }
     // UTF-8 first: skipping over a JSON string does not look at its bytes.
     let text = check_utf8(payload)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| PayloadError::Json(error.to_string()))?;

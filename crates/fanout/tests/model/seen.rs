@@ -49,6 +49,7 @@ seen! {
     refused_answers
     refused_replays
     releases
+    reloads
     replays
     replays_of_several_topics
     sheds

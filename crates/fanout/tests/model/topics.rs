@@ -1,5 +1,6 @@
 //! The topics of the process as one worker sees them: offsets, what was published, interest, and the worker's inbox.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(crate) struct Tie {
     pub(crate) wish: Wish,
     /// Of paced ones.
     pub(crate) interval: Duration,
+    /// The last reload before it.
+    pub(crate) reload: u16,
 }
 
 /// The topics and the inbox.
@@ -37,6 +40,8 @@ pub(crate) struct Topics {
     /// Which of them somebody here wants.
     wanted: [bool; PATTERNS.len()],
     inbox: Vec<Arc<Message>>,
+    /// Reloads so far.
+    pub(crate) reload: u16,
     /// Messages of the node so far.
     pub(crate) sequence: u64,
     /// The most that a subscriber got of one topic at once, and of one message.
@@ -53,6 +58,8 @@ pub(crate) struct Topics {
 struct Counted {
     name: Topic,
     settings: TopicSettings,
+    /// Every policy there was, and the reload it came by.
+    policies: Vec<(u16, SlowPolicy)>,
     keyed: bool,
     epoch: Epoch,
     interest: bool,
@@ -65,11 +72,7 @@ struct Counted {
 
 impl Topics {
     pub(crate) fn new(random: &mut Random, conflate: bool, stale: bool) -> Self {
-        let policies: &[SlowPolicy] = if conflate {
-            &[SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::Conflate, SlowPolicy::Conflate]
-        } else {
-            &[SlowPolicy::Disconnect, SlowPolicy::DropOldest]
-        };
+        let policies = policies(conflate);
         let count = 1 + random.below(NAMES.len());
         let list = NAMES[..count].iter().zip(0..).map(|(name, epoch)| Counted {
             name: Topic::new(name).expect("a valid name"),
@@ -79,7 +82,9 @@ impl Topics {
                     .pick(&[None, Some(50), Some(300)])
                     .filter(|_| stale)
                     .map(Duration::from_millis),
+                reload: 0,
             },
+            policies: Vec::new(),
             keyed: random.chance(60),
             epoch: Epoch::new(epoch),
             interest: false,
@@ -88,8 +93,11 @@ impl Topics {
             begun: 0,
             done: 0,
         });
+        let mut list: Vec<_> = list.collect();
+        list.iter_mut().for_each(|topic| topic.policies.push((0, topic.settings.policy)));
         Self {
-            list: list.collect(),
+            list,
+            reload: 0,
             patterns: PATTERNS.map(|pattern| Pattern::new(pattern).expect("a valid pattern")).to_vec(),
             wanted: Default::default(),
             inbox: Vec::new(),
@@ -137,9 +145,44 @@ impl Topics {
         ties.iter().find(|tie| self.covers(tie.on, topic))
     }
 
-    /// What holds for a subscriber with this tie.
+    /// What holds now for a subscriber with this tie.
     pub(crate) fn policy(&self, tie: &Tie, topic: usize) -> SlowPolicy {
-        tie.wish.policy(self.list[topic].settings.policy)
+        self.policies(tie, topic).last().expect("there is one from the beginning")
+    }
+
+    /// What held for it since it was made, one after the other: what waits may have entered under any. It conflates only from
+    /// the beginning, when that was told.
+    pub(crate) fn policies(&self, tie: &Tie, topic: usize) -> impl Iterator<Item = SlowPolicy> {
+        let policies = &self.list[topic].policies;
+        let first = policies.iter().rposition(|(reload, _)| *reload <= tie.reload).unwrap_or_default();
+        policies[first..].iter().map(|(reload, policy)| match tie.wish.policy(*policy) {
+            SlowPolicy::Conflate if tie.wish == Wish::AsTopic && *reload > tie.reload => {
+                SlowPolicy::DropOldest
+            }
+            policy => policy,
+        })
+    }
+
+    /// Other policies. Returns what holds then, by the topics' names.
+    pub(crate) fn change_policies(
+        &mut self,
+        random: &mut Random,
+        conflate: bool,
+    ) -> BTreeMap<String, TopicSettings> {
+        self.reload += 1;
+        for topic in &mut self.list {
+            topic.settings.reload = self.reload;
+            let policy = random.pick(policies(conflate));
+            if policy != topic.settings.policy {
+                topic.settings.policy = policy;
+                topic.policies.push((self.reload, policy));
+            }
+        }
+        self.all_settings()
+    }
+
+    pub(crate) fn all_settings(&self) -> BTreeMap<String, TopicSettings> {
+        self.list.iter().map(|topic| (topic.name.as_str().to_owned(), topic.settings)).collect()
     }
 
     pub(crate) fn settings(&self, topic: usize) -> TopicSettings {
@@ -272,6 +315,14 @@ impl Topics {
     pub(crate) fn is_in_pass(&self, topic: usize) -> bool {
         let (done, begun) = self.given(topic);
         done < begun
+    }
+}
+
+fn policies(conflate: bool) -> &'static [SlowPolicy] {
+    if conflate {
+        &[SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::Conflate, SlowPolicy::Conflate]
+    } else {
+        &[SlowPolicy::Disconnect, SlowPolicy::DropOldest]
     }
 }
 

@@ -138,7 +138,8 @@ fn key(sort: Sort, connection: &Connection, described: &Described, now: Instant)
     match sort {
         Sort::Lag => (lag, bytes),
         Sort::Bytes => (bytes, lag),
-        Sort::Age => (unix_ms().saturating_sub(connection.since_ms), bytes),
+        // Not the age: each worker looks at a moment of its own.
+        Sort::Age => (u64::MAX - connection.since_ms, bytes),
     }
 }
 

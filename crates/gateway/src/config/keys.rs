@@ -29,10 +29,31 @@ pub struct Key {
     pub kind: Kind,
     /// What it says, in one sentence.
     pub help: &'static str,
+    /// What a reload does with it.
+    pub reload: Reload,
+    /// Its value, as one would write it in a flag; a secret as [`REDACTED`]. Nothing, if it is not set.
+    shown: fn(&Config) -> Option<String>,
     set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
+/// What a reload does with a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Reload {
+    /// It changes what is in force.
+    Applies,
+    /// The value with which the process began stays: this sets it.
+    NeedsRestart(fn(from: &Config, into: &mut Config)),
+}
+
+/// Stands for a secret wherever the configuration is shown.
+pub const REDACTED: &str = "(redacted)";
+
 impl Key {
+    /// Its value, as one would write it in a flag, without secrets. Nothing, if it is not set.
+    pub fn shown(&self, config: &Config) -> Option<String> {
+        (self.shown)(config)
+    }
+
     /// Reads `text` into `config`.
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         (self.set)(config, text)
@@ -45,18 +66,24 @@ pub const KEYS: &[Key] = &[
         name: "listen",
         kind: Kind::Text,
         help: "Public address [default: 127.0.0.1:8080]",
+        reload: Reload::NeedsRestart(|from, into| into.listen = from.listen),
+        shown: |config| Some(config.listen.to_string()),
         set: |config, text| address(text).map(|address| config.listen = address),
     },
     Key {
         name: "admin",
         kind: Kind::Text,
         help: "Operators' address: metrics, health [default: 127.0.0.1:9090]",
+        reload: Reload::NeedsRestart(|from, into| into.admin = from.admin),
+        shown: |config| Some(config.admin.to_string()),
         set: |config, text| address(text).map(|address| config.admin = address),
     },
     Key {
         name: "admin_host",
         kind: Kind::Text,
         help: "Host name of the operators' address, besides IP addresses and localhost",
+        reload: Reload::Applies,
+        shown: |config| config.admin_host.clone(),
         set: |config, text| {
             config.admin_host = Some(text.to_ascii_lowercase());
             Ok(())
@@ -66,6 +93,8 @@ pub const KEYS: &[Key] = &[
         name: "workers",
         kind: Kind::Text,
         help: "Workers, each a thread with its own listener [default: one per core]",
+        reload: Reload::NeedsRestart(|from, into| into.workers = from.workers),
+        shown: |config| Some(config.workers.to_string()),
         set: |config, text| {
             config.workers = units::Count(text)?;
             if config.workers > ShardSet::SHARDS_MAX {
@@ -78,6 +107,15 @@ pub const KEYS: &[Key] = &[
         name: "writer",
         kind: Kind::Text,
         help: "How passes are written to sockets: ring (io_uring), inline, or auto [default: auto]",
+        reload: Reload::NeedsRestart(|from, into| into.writer = from.writer),
+        shown: |config| {
+            let text = match config.writer {
+                WriterChoice::Auto => "auto",
+                WriterChoice::Ring => "ring",
+                WriterChoice::Inline => "inline",
+            };
+            Some(text.into())
+        },
         set: |config, text| {
             config.writer = match text {
                 "auto" => WriterChoice::Auto,
@@ -92,18 +130,27 @@ pub const KEYS: &[Key] = &[
         name: "trusted_proxies",
         kind: Kind::List,
         help: "Addresses and networks whose X-Forwarded-For, or PROXY header, is believed [default: none]",
+        reload: Reload::Applies,
+        shown: |config| {
+            let networks: Vec<_> = config.trusted_proxies.iter().map(IpNet::to_string).collect();
+            Some(networks.join(","))
+        },
         set: |config, text| networks(text).map(|networks| config.trusted_proxies = networks),
     },
     Key {
         name: "proxy_protocol",
         kind: Kind::Switch,
         help: "Connections of trusted proxies begin with a PROXY protocol header [default: false]",
+        reload: Reload::Applies,
+        shown: |config| Some(config.proxy_protocol.to_string()),
         set: |config, text| switch(text).map(|on| config.proxy_protocol = on),
     },
     Key {
         name: "tls_certificate",
         kind: Kind::Text,
         help: "A PEM file with the certificate and its chain: the public address speaks TLS, and nothing else",
+        reload: Reload::Applies,
+        shown: |config| config.tls_certificate.as_ref().map(|path| path.display().to_string()),
         set: |config, text| {
             config.tls_certificate = Some(text.into());
             Ok(())
@@ -113,6 +160,8 @@ pub const KEYS: &[Key] = &[
         name: "tls_key",
         kind: Kind::Text,
         help: "A PEM file with the certificate's private key, unencrypted",
+        reload: Reload::Applies,
+        shown: |config| config.tls_key.as_ref().map(|path| path.display().to_string()),
         set: |config, text| {
             config.tls_key = Some(text.into());
             Ok(())
@@ -122,6 +171,14 @@ pub const KEYS: &[Key] = &[
         name: "log_format",
         kind: Kind::Text,
         help: "How lines of the log look: text or json [default: text]",
+        reload: Reload::NeedsRestart(|from, into| into.log_format = from.log_format),
+        shown: |config| {
+            let text = match config.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            };
+            Some(text.into())
+        },
         set: |config, text| {
             config.log_format = match text {
                 "text" => LogFormat::Text,

@@ -48,7 +48,11 @@ pub struct TopicSettings {
 impl Config {
     /// What holds for `topic`.
     pub fn settings(&self, topic: &Topic) -> TopicSettings {
-        let rule = self.topics.iter().find(|rule| rule.pattern.matches(topic));
+        self.settings_by(self.topics.iter().find(|rule| rule.pattern.matches(topic)))
+    }
+
+    /// What holds for the topics of a rule, or without one.
+    pub(super) fn settings_by(&self, rule: Option<&TopicRule>) -> TopicSettings {
         let replay = rule.map(|rule| rule.replay).unwrap_or_default();
         let limits = ReplayLimits {
             messages_max: replay.messages.unwrap_or(self.limits.replay_messages),

@@ -82,9 +82,11 @@ fn a_panic_in_a_subscribers_task_ends_its_connection_and_no_other() {
         let held = worker.scratch.borrow_mut();
         socket.write_all(b"\x89\x80KEY!").await.unwrap();
         let farewell = rest(&mut socket).await;
+        // A ping may have come before.
+        let farewell = farewell.strip_prefix(b"\x89\0").unwrap_or(&farewell);
         assert_eq!((farewell[0], &farewell[2..4]), (0x88, &1011u16.to_be_bytes()[..]), "{farewell:?}");
         stream.write_all(b"what is read is thrown away").await.unwrap();
-        assert_eq!(rest(&mut stream).await, b"0\r\n\r\n");
+        assert!(rest(&mut stream).await.ends_with(b"0\r\n\r\n"));
         drop(held);
 
         let counters = worker.counters();

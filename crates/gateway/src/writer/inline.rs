@@ -16,11 +16,12 @@ pub(crate) struct InlineWriter<'a> {
 }
 
 impl Sink for InlineWriter<'_> {
+    #[inline]
     fn write(&mut self, to: SubscriberId, bytes: &[u8]) -> Written {
         match self.connections.get(to) {
             Some(connection) => match &connection.socket {
                 Socket::Plain(stream) => written(stream.try_write(bytes)),
-                Socket::Tls(socket) => encrypted(connection, socket.write(bytes)),
+                Socket::Tls(socket) => encrypt(connection, || socket.write(bytes)),
             },
             None => Written::PeerGone,
         }
@@ -30,14 +31,17 @@ impl Sink for InlineWriter<'_> {
         match self.connections.get(to) {
             Some(connection) => match &connection.socket {
                 Socket::Plain(stream) => written(stream.try_write_vectored(slices)),
-                Socket::Tls(socket) => encrypted(connection, socket.write_vectored(slices)),
+                Socket::Tls(socket) => encrypt(connection, || socket.write_vectored(slices)),
             },
             None => Written::PeerGone,
         }
     }
 }
 
-fn encrypted(connection: &Connection, written: Written) -> Written {
+/// Never inlined: the way of plain sockets stays short.
+#[inline(never)]
+fn encrypt(connection: &Connection, write: impl FnOnce() -> Written) -> Written {
+    let written = write();
     if connection.socket.has_records() {
         connection.wake();
     }

@@ -18,6 +18,7 @@
 use std::io::{Error, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::time::Duration;
 
 use fanfare_fanout::{STEP_MAX, SubscriberId, Write, WriteBytes, Written};
 use io_uring::types::Fixed;
@@ -30,6 +31,9 @@ const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// So often a submission is tried again that a signal or a want of memory stopped.
 const TRIES_MAX: usize = 1_000;
+
+/// What the log is given to write why the process ends.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 pub(super) struct Ring {
     ring: IoUring,
@@ -151,7 +155,9 @@ impl Ring {
             let untried = self.ring.submission().len();
             if self.ring.completion().len() + untried < count {
                 // The kernel may still read what the caller is about to free, and cannot be asked when it is done.
-                eprintln!("fanfare: io_uring does not answer: {error}");
+                tracing::error!(%error, "io_uring does not answer");
+                // The log has a thread of its own, which may have to wait for its reader: this one does not.
+                std::thread::sleep(LAST_WORDS);
                 std::process::abort();
             }
             return Err(error);

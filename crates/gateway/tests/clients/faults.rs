@@ -156,16 +156,22 @@ fn small_packets() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Two in a hundred of the calls that accept, read and write sockets fail, each for some reason that it may have.
+/// Two in a hundred of the calls that read and write sockets fail, each for some reason that it may have.
 fn failing_calls() -> Result<(), Failed> {
     let libraries = "/usr/lib/fiu/fiu_run_preload.so /usr/lib/fiu/fiu_posix_preload.so";
     if !libraries.split(' ').all(|library| Path::new(library).exists()) {
         return Err("libfiu is not where Debian has it".into());
     }
-    let environment =
-        [("LD_PRELOAD", libraries), ("FIU_ENABLE", "enable_random name=posix/io/net/*,probability=0.02")];
+    // Not those that open the listeners, for it would not start, nor those by which its threads wake each other: of these the
+    // runtime knows no failure but the end.
+    let calls = ["io/net/recv", "io/net/send", "io/rw/writev"];
+    let calls = calls.map(|call| format!("enable_random name=posix/{call},probability=0.02"));
+    let environment = [("LD_PRELOAD", libraries), ("FIU_ENABLE", &calls.join("\n"))];
     // The ring makes none of these calls.
-    let gateway = Gateway::start_in(&environment, &["--writer", "inline", "--header-timeout", "1s"]);
+    let flags = ["--writer", "inline", "--header-timeout", "1s", "--body-timeout", "1s"];
+    // Who was overlooked at its end is found by its silence.
+    let pings = ["--ping-interval", "2s", "--pong-timeout", "1s", "--close-timeout", "200ms"];
+    let gateway = Gateway::start_in(&environment, &[&flags[..], &pings].concat());
     let ask = |address, request: &[u8]| -> Option<(Peer, Answer)> {
         let mut peer = Peer::connect(address);
         peer.try_send(request);
@@ -180,10 +186,9 @@ fn failing_calls() -> Result<(), Failed> {
             subscribers.extend(ask(gateway.address, handshake.as_bytes()));
         }
         match ask(gateway.address, &post) {
-            Some((_, answer)) => {
-                assert_eq!(answer.status, 200, "{answer:?}");
-                answers += 1;
-            }
+            Some((_, answer)) if answer.status == 200 => answers += 1,
+            // A call that says falsely that nothing is there leaves the request where it is.
+            Some((_, answer)) => assert_eq!(answer.status, 408, "{answer:?}"),
             None => failures += 1,
         }
     }

@@ -11,6 +11,11 @@ impl ConfigFile {
         Self(file)
     }
 
+    /// Has another text from now on.
+    pub fn rewrite(&self, text: impl AsRef<[u8]>) {
+        std::fs::write(self.0.path(), text).expect("the file can be written");
+    }
+
     pub fn path(&self) -> &str {
         self.0.path().to_str().expect("the path is text")
     }

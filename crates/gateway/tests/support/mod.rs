@@ -18,6 +18,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use tempfile::NamedTempFile;
 
 /// Waits end here, and the test fails: far more than anything needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,6 +64,16 @@ impl Gateway {
     /// Starts `fanfare demo`.
     pub fn demo(args: &[&str]) -> Self {
         Self::start_command("demo", args, &[])
+    }
+
+    /// Starts `fanfare serve`, and what it logs is in a file.
+    pub fn start_logged(environment: &[(&str, &str)], args: &[&str]) -> (Self, NamedTempFile) {
+        let log = NamedTempFile::new().expect("a file can be made");
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let how = ("serve".to_owned(), args, environment.collect());
+        let output = log.reopen().expect("the file is there").into();
+        (Self::start_with_log("127.0.0.1:0", how, output), log)
     }
 
     fn start_command(command: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {

@@ -169,6 +169,12 @@ impl Peer {
         Ok(self)
     }
 
+    /// Has both sides go on with other keys.
+    pub fn change_keys(&mut self) {
+        let tls = self.tls.as_mut().expect("hands are shaken");
+        tls.refresh_traffic_keys().expect("TLS 1.3 has it");
+    }
+
     /// The gateway's certificate, in DER.
     pub fn certificate(&self) -> Vec<u8> {
         let chain = self.tls.as_ref().and_then(|tls| tls.peer_certificates()).expect("hands are shaken");

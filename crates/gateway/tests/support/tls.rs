@@ -7,7 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 /// Who signs the gateway's certificate. Its files are gone with it.
@@ -72,23 +73,36 @@ impl Authority {
 
     /// A client that trusts the authority, and offers these protocols.
     pub fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(self.ca()).expect("the file is there");
-        roots.add(ca).expect("it is a certificate");
-        self.client_that_trusts(roots, protocols)
+        client_that_trusts(self.roots(), &[&TLS13, &TLS12], protocols)
+    }
+
+    /// One that speaks TLS 1.2 at most.
+    pub fn old_client(&self) -> Arc<ClientConfig> {
+        client_that_trusts(self.roots(), &[&TLS12], &["http/1.1"])
     }
 
     /// A client that trusts nobody.
     pub fn distrustful_client(&self) -> Arc<ClientConfig> {
-        self.client_that_trusts(RootCertStore::empty(), &[])
+        client_that_trusts(RootCertStore::empty(), &[&TLS13, &TLS12], &[])
     }
 
-    fn client_that_trusts(&self, roots: RootCertStore, protocols: &[&str]) -> Arc<ClientConfig> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.expect("the provider has suites of both versions");
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Arc::new(config)
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.ca()).expect("the file is there");
+        roots.add(ca).expect("it is a certificate");
+        roots
     }
+}
+
+fn client_that_trusts(
+    roots: RootCertStore,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&str],
+) -> Arc<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+    let builder = builder.expect("the provider has suites of both versions");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }

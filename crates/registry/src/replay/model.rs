@@ -33,9 +33,13 @@ impl Model {
     fn keep(&mut self, sequence: u64, bytes: usize, now: Instant) {
         self.history.push((self.history.len() as u64 + 1, sequence, bytes, now));
         self.kept += 1;
+        self.shrink(now);
+    }
+
+    fn shrink(&mut self, now: Instant) {
         match (self.retention.last_value, self.retention.replay) {
             (false, None) => self.kept = 0,
-            (true, None) => self.kept = 1,
+            (true, None) => self.kept = self.kept.min(1),
             (_, Some(limits)) => {
                 while self.kept > limits.messages_max || self.kept > 1 && self.bytes() > limits.bytes_max {
                     self.kept -= 1;
@@ -71,6 +75,15 @@ impl Model {
     }
 }
 
+fn any_retention(below: &mut impl FnMut(u64) -> u64) -> Retention {
+    let replay = Some(ReplayLimits {
+        messages_max: 1 + below(9) as usize,
+        age_max: Duration::from_secs(1 + below(40)),
+        bytes_max: 1 + 300 * below(9) as usize,
+    });
+    Retention { last_value: below(3) > 0, replay: replay.filter(|_| below(4) > 0) }
+}
+
 /// A ring's life, made up by a seed.
 pub(super) fn live(seed: u64, mut now: Instant) {
     let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -80,12 +93,7 @@ pub(super) fn live(seed: u64, mut now: Instant) {
         random ^= random >> 27;
         (random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
     };
-    let replay = Some(ReplayLimits {
-        messages_max: 1 + below(9) as usize,
-        age_max: Duration::from_secs(1 + below(40)),
-        bytes_max: 1 + 300 * below(9) as usize,
-    });
-    let retention = Retention { last_value: below(3) > 0, replay: replay.filter(|_| below(4) > 0) };
+    let retention = any_retention(&mut below);
     let lost_before = below(2) * below(30);
     let node = Sequence::new(NODE, 1);
     drop(node.take(0, lost_before as usize));
@@ -106,9 +114,14 @@ pub(super) fn live(seed: u64, mut now: Instant) {
                 ring.keep(&Arc::new(Message::new(draft, place, taken)), now);
                 model.keep(taken, bytes, now);
             }
-            12..19 => {
+            12..18 => {
                 ring.forget_aged(now);
                 model.age(now);
+            }
+            18 => {
+                model.retention = any_retention(&mut below);
+                ring.set_retention(model.retention, now);
+                model.shrink(now);
             }
             _ => {
                 ring.give_way();

@@ -121,7 +121,7 @@ fn a_peer_that_is_gone_is_said_to_be() {
     ring.add(id(1, 1), ours.as_fd()).unwrap();
     theirs.write_all(b"?").unwrap();
     ours.peek(&mut [0]).unwrap();
-    socket2::SockRef::from(&theirs).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
     // Reset, and the byte above unread.
     drop(theirs);
     assert_eq!(write(&mut ring, &[(id(1, 1), b"x")]), [(0, Some(Written::PeerGone))]);
