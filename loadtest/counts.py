@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""System calls and instructions of a publish and of a handshake: counts.py (needs strace and valgrind)
+"""System calls and instructions of a publish, a handshake and a refusal: counts.py [WORD] (needs strace and valgrind)
 
-One worker, one raw WebSocket subscriber of the topic, 128-byte messages. What two runs differ in, over what they did more.
+One worker, one raw WebSocket subscriber of the topic, 128-byte messages. What two runs differ in, over what they did more. With
+a word, only the rows that have it in their name.
 
 "lines of code" are those of 64 bytes that nearly each publish or handshake runs through: what a processor has to fetch when it
 did something else meanwhile.
@@ -12,6 +13,7 @@ import contextlib
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 
 from bench import RELEASE
@@ -24,9 +26,9 @@ FRAME_BYTES = 132
 class Gateway:
     """A gateway under a tool that counts."""
 
-    def __init__(self, tool):
+    def __init__(self, tool, flags=()):
         command = [*tool, str(RELEASE / "fanfare"), "serve", "--workers", "1", "--listen", "127.0.0.1:0",
-                   "--admin", "127.0.0.1:0", "--drain-grace", "1ms", "--drain-window", "1ms"]
+                   "--admin", "127.0.0.1:0", "--drain-grace", "1ms", "--drain-window", "1ms", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         host, port = re.search(r"([\d.]+):(\d+)", self.process.stdout.readline()).groups()
         self.address = host, int(port)
@@ -88,9 +90,34 @@ def handshakes(gateway, count):
         gateway.connect(HANDSHAKE).close()
 
 
-def strace(run, count):
+def refused(request=b"", held=b""):
+    """Connections that are answered and closed; one is there before, and stays."""
+    def run(gateway, count):
+        with gateway.connect() as first:
+            with contextlib.suppress(ConnectionResetError):
+                first.sendall(held + request)
+                first.recv(65536)
+            for _ in range(count):
+                with gateway.connect() as connection:
+                    with contextlib.suppress(ConnectionResetError):
+                        connection.sendall(held + request)
+                        while connection.recv(65536):
+                            pass
+    return run
+
+
+def refused_publishes(gateway, count):
+    """Publishes that are too many, on one connection that stays."""
+    text = post().replace(b"Host: x", b"Host: x\r\nX-Forwarded-For: 192.0.2.1\r\nConnection: keep-alive")
+    with gateway.connect() as connection:
+        for _ in range(count):
+            connection.sendall(text)
+            read_heads(connection, 1)
+
+
+def strace(run, count, flags):
     with tempfile.NamedTemporaryFile("r") as counts:
-        gateway = Gateway(["strace", "-f", "-c", "-U", "name,calls", "-o", counts.name])
+        gateway = Gateway(["strace", "-f", "-c", "-U", "name,calls", "-o", counts.name], flags)
         run(gateway, count)
         gateway.end()
         rows = (line.split() for line in counts)
@@ -98,10 +125,10 @@ def strace(run, count):
         return calls, collections.Counter()
 
 
-def callgrind(run, count):
+def callgrind(run, count, flags):
     with tempfile.NamedTemporaryFile("r") as counts:
         gateway = Gateway(["valgrind", "--tool=callgrind", "--collect-bus=yes", "--dump-instr=yes", "--compress-pos=no",
-                           f"--callgrind-out-file={counts.name}"])
+                           f"--callgrind-out-file={counts.name}"], flags)
         run(gateway, count)
         gateway.end()
         addresses, is_call = collections.Counter(), False
@@ -116,17 +143,34 @@ def callgrind(run, count):
         return {"instructions": int(totals[1]), "with a bus lock": int(totals[2])}, addresses
 
 
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+BAD = HANDSHAKE.replace(b"Version: 13", b"Version: 8")
+PROXY = b"PROXY TCP4 192.0.2.1 127.0.0.1 1 2\r\n"
+PROXIED = ["--trusted-proxies", "127.0.0.1", "--proxy-protocol"]
+FORWARDED = ["--trusted-proxies", "127.0.0.1"]
+
+
 def main():
-    for name, run, less, more in [
+    for name, run, less, more, *flags in [
         ("one POST at a time", publish(), 200, 1200),
         ("20 POSTs pipelined", publish(pipelined=20), 200, 1200),
         ("4 publishers", publish(publishers=4), 200, 1200),
         ("POSTs of 20 lines", publish(lines=20), 100, 300),
         ("a handshake and its end", handshakes, 100, 500),
+        ("refused: connections", refused(HEALTH), 100, 500, "--connections", "1"),
+        ("refused: handshakes_per_second", refused(HEALTH), 100, 500, "--handshakes-per-second", "1 burst 1"),
+        ("refused: address_connections", refused(HEALTH, PROXY), 100, 500, *PROXIED, "--address-connections", "1"),
+        ("refused: address_handshakes_per_second", refused(HEALTH, PROXY), 100, 500, *PROXIED,
+         "--address-handshakes-per-second", "1 burst 1"),
+        ("refused: a bad handshake", refused(BAD), 100, 500),
+        ("refused: a bad PROXY header", refused(b"PROXY TCP5\r\n", b""), 100, 500, *PROXIED),
+        ("refused: publishes_per_second", refused_publishes, 100, 500, *FORWARDED, "--publishes-per-second", "1 burst 1"),
     ]:
+        if sys.argv[1:] and sys.argv[1] not in name:
+            continue
         print(name)
         for tool in (strace, callgrind):
-            (before, code_before), (after, code) = tool(run, less), tool(run, more)
+            (before, code_before), (after, code) = tool(run, less, flags), tool(run, more, flags)
             each = {key: (after[key] - before.get(key, 0)) / (more - less) for key in after}
             each["lines of code"] = len({address // 64 for address, count in code.items()
                                          if count - code_before[address] >= 0.8 * (more - less)})

@@ -29,9 +29,10 @@ SIDES = [("ws, ring", ["--writer", "auto"], False), ("ws, inline", ["--writer", 
 # The allocator gives freed memory back within ten seconds.
 SETTLE = 12
 
+# Two files for each connection: 9,000 of them are what 20,000 files allow.
 HAPROXY = """global
     nbthread 1
-    maxconn 20000
+    maxconn 9000
 defaults
     mode tcp
     timeout connect 10s

@@ -1,25 +1,36 @@
 //! The listeners, and what happens between `accept` and a request.
+//!
+//! ```text
+//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► address ─► first byte, or TLS ─► requests ─► WebSocket or stream, or the end
+//! ```
+//! Whoever meets a bound on the way is told so and let go; see [`admission`].
 
 use std::future::poll_fn;
-use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::io::{Error, ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
-use crate::client::Client;
+use crate::admission::{self, Bound};
 use crate::connection::Permit;
 use crate::drain::Phase;
+use crate::forwarded;
 use crate::limits::Limits;
 use crate::log::rate::Kind;
+use crate::proxy_protocol;
 use crate::routes::{self, Upgrade, UpgradeSlot};
 use crate::socket::Socket;
 use crate::tls::{self, Handshake};
@@ -51,10 +62,17 @@ pub(crate) fn listen(
     Ok(socket.into())
 }
 
+/// After so many accepts, everything else has a turn.
+const ACCEPTS_PER_TURN: usize = 32;
+
 /// Accepts until the drain closes the listener.
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     let mut phase = worker.shared.phase(worker.index);
-    loop {
+    let mut reserve = Reserve::new(&listener);
+    for turn in 1.. {
+        if turn % ACCEPTS_PER_TURN == 0 {
+            yield_now().await;
+        }
         let accepted = tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return,
@@ -63,16 +81,19 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 worker.counters().accepted.add(1);
-                match Permit::take(&worker) {
-                    Some(permit) => begin(&worker, stream, peer, permit),
-                    None => refuse(&worker, &stream),
+                match admission::connection(&worker) {
+                    Ok(permit) => drop(spawn_local(begin(Rc::clone(&worker), stream, peer, permit))),
+                    Err(bound) => refuse(&worker, &stream, bound),
                 }
             }
             // The peer gave up before we came.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 worker.counters().accept_errors.add(1);
+                if error.raw_os_error() == Some(libc::EMFILE) && reserve.refuse(&worker, &listener).await {
+                    continue;
+                }
+                // Out of file descriptors or memory: the listener stays readable, so without a pause this would spin.
                 if let Some(suppressed) = worker.shared.may_log(Kind::Accept) {
                     tracing::warn!(%error, suppressed, "accepting pauses");
                 }
@@ -82,32 +103,117 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     }
 }
 
-/// Gives a connection its task.
-fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let worker = Rc::clone(worker);
-    // A task of its own each, so that nothing of a handshake stays in memory.
-    drop(match &worker.shared.config().tls {
-        None => spawn_local(serve(worker, Socket::Plain(stream), peer, permit)),
-        Some(_) => spawn_local(secure(worker, stream, peer, permit)),
-    });
+/// A file descriptor that is there to be given up: when there is no other, somebody can still be told so.
+struct Reserve(Option<OwnedFd>);
+
+impl Reserve {
+    fn new(listener: &TcpListener) -> Self {
+        Self(listener.as_fd().try_clone_to_owned().ok())
+    }
+
+    /// Refuses whoever is next, if there is anybody. `false` if that is not possible: another thread was faster.
+    async fn refuse(&mut self, worker: &Worker, listener: &TcpListener) -> bool {
+        let is_free = self.0.take().is_some();
+        let accepted = poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await;
+        let is_possible = match accepted {
+            Poll::Ready(Ok((stream, _))) => {
+                worker.counters().accepted.add(1);
+                refuse(worker, &stream, Bound::Files);
+                true
+            }
+            // Without a free descriptor, the kernel does not even say that nobody is there.
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+        };
+        *self = Self::new(listener);
+        is_free && is_possible
+    }
 }
 
-/// Tells a connection past the bound to come back later. What its socket does not take at once, it does not get; and who
+/// Tells a connection past a bound to come back later. What its socket does not take at once, it does not get; and who
 /// expects a handshake gets nothing.
-fn refuse(worker: &Worker, stream: &TcpStream) {
-    worker.counters().refused_connections.add(1);
+fn refuse(worker: &Worker, stream: &TcpStream, bound: Bound) {
+    worker.counters().refused(bound);
+    if bound == Bound::Connections {
+        worker.counters().refused_connections.add(1);
+    }
     if worker.shared.config().tls.is_some() {
         return;
     }
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: {}\r\n\r\n",
-        fastrand::u8(1..=5)
-    );
-    let _ = SockRef::from(stream).send(answer.as_bytes());
+    let socket = SockRef::from(stream);
+    // Closed with bytes unread, the connection would be reset, and the peer might never see the answer.
+    let _ = (&*socket).read(&mut worker.scratch.borrow_mut());
+    let _ = socket.send(bound.answer());
+}
+
+/// Takes a connection from `accept` to its end, or to the subscriber that it becomes.
+async fn begin(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let opened = {
+        let _counted = Counted::new(&worker);
+        let mut phase = worker.shared.phase(worker.index);
+        tokio::select! {
+            biased;
+            opened = open(&worker, &stream, peer, &permit) => opened,
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => None,
+        }
+    };
+    let Some(peer) = opened else { return };
+    let is_plain = worker.shared.config().tls.is_none();
+    if is_plain {
+        serve(worker, Socket::Plain(stream), peer, permit).await;
+    } else {
+        // A task of its own, so that nothing of a handshake stays in memory.
+        drop(spawn_local(secure(worker, stream, peer, permit)));
+    }
+}
+
+/// What comes before the first request. The address of whoever is at the other end; nothing if the connection is not to go on.
+async fn open(worker: &Worker, stream: &TcpStream, peer: SocketAddr, permit: &Permit) -> Option<IpAddr> {
+    let peer = proxied(worker, stream, peer).await?;
+    if let Err(bound) = admission::address(worker, peer, permit) {
+        refuse(worker, stream, bound);
+        return None;
+    }
+    if worker.shared.config().tls.is_some() {
+        // A handshake has a time of its own.
+        return Some(peer);
+    }
+    let limit = worker.shared.config().limits.first_request_timeout;
+    // Looked at, and left where it is: a new socket counts as readable until it is tried.
+    match timeout(limit, stream.peek(&mut [0])).await {
+        Ok(first) => first.is_ok_and(|bytes| bytes > 0).then_some(peer),
+        Err(_) => {
+            refuse(worker, stream, Bound::FirstRequestTimeout);
+            None
+        }
+    }
+}
+
+/// The peer, or whom it speaks for.
+async fn proxied(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Option<IpAddr> {
+    let peer = peer.ip().to_canonical();
+    let config = worker.shared.config();
+    if !config.proxy_protocol || !config.trusts(peer) {
+        return Some(peer);
+    }
+    let limit = config.limits.proxy_header_timeout;
+    drop(config);
+    match timeout(limit, proxy_protocol::read(stream)).await {
+        Ok(Ok(source)) => Some(source.unwrap_or(peer)),
+        Ok(Err(error)) => {
+            worker.counters().proxy_header_errors.add(1);
+            tracing::debug!(%peer, %error, "closed");
+            None
+        }
+        Err(_) => {
+            worker.counters().refused(Bound::ProxyHeaderTimeout);
+            None
+        }
+    }
 }
 
 /// Shakes hands, and serves who did.
-async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Permit) {
     let mut phase = worker.shared.phase(worker.index);
     let shaken = tokio::select! {
         biased;
@@ -122,15 +228,15 @@ async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit:
 }
 
 /// Serves requests on a connection until it ends or becomes a subscriber.
-async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit: Permit) {
+async fn serve(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit: Permit) {
     let _counted = Counted::new(&worker);
     let config = worker.shared.config();
     let limits = &config.limits;
-    let upgrade = Rc::new(UpgradeSlot::default());
+    let upgrade = Rc::new(UpgradeSlot::new(permit));
     let service = service_fn({
         let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
-        move |request| {
-            let client = Client::new(peer.ip().to_canonical());
+        move |request: Request<Incoming>| {
+            let client = forwarded::client(&worker.shared.config(), peer, request.headers());
             routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
         }
     });
@@ -156,16 +262,19 @@ async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit: Per
     let socket = parts.io.into_inner();
     match (served, upgrade.take()) {
         // A task of its own each, so that nothing of the HTTP connection stays in memory.
-        (Ok(()), Some(Upgrade::WebSocket(endpoint, format, client))) => {
+        (Ok(()), Some((Upgrade::WebSocket(endpoint, format, client), permit))) => {
             let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
             drop(spawn_local(websocket::open(worker, socket, read_ahead, endpoint, format, client, permit)));
         }
-        (Err(_), Some(Upgrade::Stream(request))) => {
+        (Err(_), Some((Upgrade::Stream(request), permit))) => {
             drop(spawn_local(http_stream::open(Rc::clone(&worker), socket, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
-            socket
-                .write_now(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            // Between two requests nobody is refused anything.
+            if !parts.read_buf.is_empty() {
+                worker.counters().refused(Bound::HeaderTimeout);
+            }
+            socket.write_now(Bound::HeaderTimeout.answer());
         }
         (Ok(()), None) if !draining => tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}

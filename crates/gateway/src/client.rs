@@ -8,6 +8,7 @@ use fanfare_wire::event::ErrorCode;
 use fanfare_wire::{Name, Topic};
 use hyper::StatusCode;
 
+use crate::admission::{Key, holder_key};
 use crate::auth::failure::NEEDS_CREDENTIAL;
 use crate::auth::grant::{Grant, Holder};
 use crate::error::ApiError;
@@ -16,15 +17,26 @@ use crate::subscribe::Refusal;
 /// The sender of a request. A connection that becomes a subscriber keeps the client of the request that it began with.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    /// Where it comes from.
+    /// Where it comes from. Never an IPv4 address in the form of IPv6.
     pub(crate) address: IpAddr,
+    /// A trusted proxy says so of this request: its connection is the proxy's.
+    pub(crate) is_forwarded: bool,
     /// What it may. Nothing, until somebody has looked.
     grant: RefCell<Option<Arc<Grant>>>,
 }
 
 impl Client {
-    pub(crate) fn new(address: IpAddr) -> Self {
-        Self { address, grant: RefCell::default() }
+    pub(crate) fn new(address: IpAddr, is_forwarded: bool) -> Self {
+        Self { address, is_forwarded, grant: RefCell::default() }
+    }
+
+    /// The key or the token's subject that it has shown: one holder, wherever its connections come from.
+    pub(crate) fn holder(&self) -> Option<Key> {
+        match &self.grant.borrow().as_ref()?.holder {
+            Holder::Key(name) => Some(holder_key(("key", name))),
+            Holder::Token { subject: Some(subject), .. } => Some(holder_key(("subject", subject))),
+            Holder::Token { subject: None, .. } | Holder::Anybody => None,
+        }
     }
 
     /// From now on it may this, whatever it might before.

@@ -10,10 +10,11 @@ mod topics;
 mod warnings;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use fanfare_registry::ShardSet;
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use crate::limits::{LIMITS, Limits};
@@ -42,6 +43,10 @@ pub struct Config {
     pub workers: usize,
     /// How passes are written to sockets.
     pub writer: WriterChoice,
+    /// Whose word on where a client comes from is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Their connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// A PEM file: the certificate of the public address, and its chain. With it the address speaks TLS only.
     pub tls_certificate: Option<PathBuf>,
     /// A PEM file: the certificate's private key.
@@ -124,6 +129,8 @@ impl Default for Config {
             admin_host: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(ShardSet::SHARDS_MAX),
             writer: WriterChoice::default(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             tls_certificate: None,
             tls_key: None,
             log_format: LogFormat::default(),
@@ -193,6 +200,11 @@ impl Config {
     /// A file that the configuration names.
     pub fn path(&self, file: &Path) -> PathBuf {
         self.folder.join(file)
+    }
+
+    /// Whether a peer is a proxy whose word is taken. Mapped addresses are to be canonical.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
     fn read_toml(&mut self, text: &str, errors: &mut Vec<String>) {
@@ -287,6 +299,9 @@ impl Config {
         }
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            errors.push("proxy_protocol: nobody is trusted to speak it; see trusted_proxies".into());
         }
         if let Err(error) = tls::check(self) {
             errors.push(error);

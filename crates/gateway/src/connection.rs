@@ -11,7 +11,9 @@ use std::task::Waker;
 use fanfare_fanout::SubscriberId;
 use fanfare_wire::FormatId;
 
+use crate::admission::Key;
 use crate::client::Client;
+use crate::rate::Meter;
 use crate::session::unix_ms;
 use crate::socket::Socket;
 use crate::transport::disconnect::DisconnectReason;
@@ -32,10 +34,12 @@ pub(crate) struct Connection {
     pub(crate) expired: Cell<bool>,
     /// A ping is out, and nothing came since; or a stream's socket has taken nothing since its heartbeat.
     pub(crate) awaiting_pong: Cell<bool>,
+    /// What the client has sent, for `Limits::commands_per_second`.
+    pub(crate) commands: Cell<Meter>,
     /// The session's task.
     waker: RefCell<Option<Waker>>,
-    /// Its place in `Limits::connections`.
-    _permit: Permit,
+    /// Its place in `Limits::connections`, and in its owner's.
+    pub(crate) permit: Permit,
 }
 
 impl Connection {
@@ -55,8 +59,9 @@ impl Connection {
             closing: Cell::new(None),
             expired: Cell::new(false),
             awaiting_pong: Cell::new(false),
+            commands: Cell::default(),
             waker: RefCell::new(None),
-            _permit: permit,
+            permit,
         }
     }
 
@@ -117,21 +122,41 @@ impl Connections {
 }
 
 /// A place among `Limits::connections`, from accept to close, whatever the connection becomes meanwhile.
-pub(crate) struct Permit(Rc<Worker>);
+pub(crate) struct Permit {
+    worker: Rc<Worker>,
+    /// And one among those of an address, or of the holder of a credential.
+    owner: Cell<Option<Key>>,
+}
 
 impl Permit {
     /// `None` at the bound.
     pub(crate) fn take(worker: &Rc<Worker>) -> Option<Self> {
         worker.open.set(worker.open.get() + 1);
         let before = worker.shared.connections.fetch_add(1, Relaxed);
-        let permit = Self(Rc::clone(worker));
+        let permit = Self { worker: Rc::clone(worker), owner: Cell::default() };
         (before < worker.shared.config().limits.connections).then_some(permit)
+    }
+
+    /// Whose connection it is, if that counts.
+    pub(crate) fn owner(&self) -> Option<Key> {
+        self.owner.get()
+    }
+
+    /// Takes over a place of this owner, and gives back that of another.
+    pub(crate) fn belong_to(&self, owner: Key) {
+        if let Some(before) = self.owner.replace(Some(owner)) {
+            self.worker.shared.admission.leave(before);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.shared.connections.fetch_sub(1, Relaxed);
+        let Self { worker, owner } = self;
+        worker.open.set(worker.open.get() - 1);
+        worker.shared.connections.fetch_sub(1, Relaxed);
+        if let Some(owner) = owner.get() {
+            worker.shared.admission.leave(owner);
+        }
     }
 }

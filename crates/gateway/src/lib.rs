@@ -27,6 +27,7 @@
 
 mod accept;
 mod admin;
+mod admission;
 mod alone;
 pub mod args;
 mod ask;
@@ -40,6 +41,7 @@ pub mod demo;
 mod dispatch;
 mod drain;
 mod error;
+mod forwarded;
 mod framing;
 mod handshake;
 mod idempotency;
@@ -52,8 +54,10 @@ pub mod log;
 mod metrics;
 pub mod open_files;
 mod poll;
+mod proxy_protocol;
 mod publish;
 mod query;
+pub mod rate;
 mod reload;
 mod request_id;
 mod routes;

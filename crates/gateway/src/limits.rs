@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::rate::Rate;
 use crate::units;
 
 /// What a limit counts.
@@ -13,6 +14,8 @@ use crate::units;
 pub enum Unit {
     /// Things.
     Count,
+    /// A rate: `20`, `20 burst 100`, `off`.
+    Rate,
     /// Bytes: `65536`, `64KiB`, `1MiB`.
     Bytes,
     /// A time: `250ms`, `10s`, `2m`, `1h`.
@@ -93,8 +96,11 @@ macro_rules! limits {
     (@reloads at_start) => { false };
     (@reloads) => { true };
     (@type Count) => { usize };
+    (@type Rate) => { Option<Rate> };
     (@type Bytes) => { usize };
     (@type Time) => { Duration };
+    // One without a bound has the largest.
+    (@value Rate $value:expr) => { $value.map_or(f64::INFINITY, |rate| f64::from(rate.per_second)) };
     (@value Time $value:expr) => { $value.as_secs_f64() };
     (@value $unit:ident $value:expr) => { $value as f64 };
 }
@@ -102,6 +108,14 @@ macro_rules! limits {
 // What is marked is read when the process or a connection begins, or clients were told of it.
 limits! {
     connections: Count = "50000", "Open connections of all kinds; one more gets 503 and is closed.";
+    handshakes_per_second: Rate = "2000 burst 10000", "New connections of one worker; more get 503.";
+    address_connections: Count = "1000", "Open connections of one address; one more gets 429. Loopback and trusted proxies have no such bound.";
+    address_handshakes_per_second: Rate = "50 burst 500", "New connections of one address; more get 429. Likewise.";
+    token_connections: Count = "1000", "Subscribers' connections of one API key or token subject, which then count for no address; one more gets 429 (4504).";
+    commands_per_second: Rate = "100 burst 1000", "Frames of one WebSocket, pings and pongs included; more close it (4102).";
+    publishes_per_second: Rate = "10000 burst 20000", "Messages of one publisher: an API key, a token's subject, else an address; more get 429. Loopback and trusted proxies have no such bound.";
+    topic_publishes_per_second: Rate = "off", "Messages to one topic; more get 429.";
+    #[at_start] rate_entries: Count = "65536", "Addresses, publishers, and topics whose rate is remembered, of each; those who owe least are forgotten first.";
     subscriptions: Count = "256", "Topics and wildcards of one connection or poll; one more is refused with `limit`.";
     patterns: Count = "10000", "Different wildcards of the process; a subscription that needs one more is refused with `limit`.";
     wildcard_topics: Count = "10000", "Topics that a wildcard, or all of one request together, may match when they are subscribed, and that a poll may name; more are refused with `limit`.";
@@ -118,7 +132,9 @@ limits! {
     body_messages: Count = "10000", "Messages in one request (413), and results reported for a publish stream.";
     inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
     header_bytes: Bytes = "16KiB", "Request line and headers (431).";
-    header_timeout: Time = "10s", "From connecting, or from the last answer, to a complete request header (closed).";
+    proxy_header_timeout: Time = "2s", "From connecting to a whole PROXY protocol header of a trusted proxy (closed).";
+    first_request_timeout: Time = "5s", "From connecting, or from the PROXY header, to the first byte (408). Under TLS it is `tls_handshake_timeout`.";
+    header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (closed).";
     tls_handshake_timeout: Time = "5s", "From connecting to the end of the TLS handshake (closed).";
     body_timeout: Time = "10s", "From the header to the end of the body (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";

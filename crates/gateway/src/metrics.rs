@@ -13,6 +13,7 @@ use fanfare_wire::FormatId;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
+use crate::admission::{BOUNDS, Bound};
 use crate::alone::Alone;
 use crate::auth::failure::{ALL_FAILURES, FAILURES};
 use crate::limits::LIMITS;
@@ -93,6 +94,9 @@ pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
     pub(crate) refused_connections: Counter,
+    pub(crate) proxy_header_errors: Counter,
+    /// By [`Bound`].
+    pub(crate) refusals: [Counter; BOUNDS],
     pub(crate) refused_handshakes: Counter,
     pub(crate) publishes: Counter,
     pub(crate) refused_publishes: Counter,
@@ -135,6 +139,11 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Counts somebody who met a bound.
+    pub(crate) fn refused(&self, bound: Bound) {
+        self.refusals[bound as usize].add(1);
+    }
+
     /// Counts a subscriber that reads `format`.
     pub(crate) fn connected(&self, format: FormatId) {
         self.subscribers(format).add(1);
@@ -192,6 +201,10 @@ impl Page {
         let fetches = fetches.map(|(result, count)| {
             sample(MetricType::COUNTER, Some(("result", result)), count.load(Relaxed) as f64)
         });
+        let refusals = Bound::ALL.iter().map(|bound| {
+            let count = self.sum(|c| &c.refusals[*bound as usize]);
+            sample(MetricType::COUNTER, Some(("limit", bound.label())), count)
+        });
         let connections = [
             sample(MetricType::GAUGE, Some(("transport", "http")), sum(|c| &c.http_connections)),
             sample(MetricType::GAUGE, Some(("transport", "raw")), sum(|c| &c.raw_connections)),
@@ -247,6 +260,27 @@ impl Page {
                 "TLS handshakes, by what they came to.",
                 MetricType::COUNTER,
                 handshakes.collect(),
+            ),
+            counter(
+                "fanfare_proxy_header_errors_total",
+                "Connections of trusted proxies without a PROXY protocol header.",
+                sum(|c| &c.proxy_header_errors),
+            ),
+            family(
+                "fanfare_refusals_total",
+                "Connections, requests and frames refused, by the limit they met.",
+                MetricType::COUNTER,
+                refusals.collect(),
+            ),
+            gauge(
+                "fanfare_addresses",
+                "Addresses and holders of credentials with open connections, but loopback and trusted proxies.",
+                shared.admission.addresses() as f64,
+            ),
+            counter(
+                "fanfare_rate_evictions_total",
+                "Times a rate was forgotten of somebody who still had to wait.",
+                shared.admission.evictions() as f64,
             ),
             counter(
                 "fanfare_refused_handshakes_total",

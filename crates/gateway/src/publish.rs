@@ -21,6 +21,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Heade
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
+use crate::admission;
 use crate::auth;
 use crate::body::{self, Lines};
 use crate::client::Client;
@@ -47,6 +48,7 @@ pub(crate) async fn to_topic(
     client.check_publish(&topic)?;
     let headers = std::mem::take(request.headers_mut());
     let attributes = Attributes::read(&headers)?;
+    admission::publisher(worker, client)?;
     let body = body::read(request.body_mut(), &worker.shared).await?;
     let publisher = Publisher { worker, client };
     let drafts = if split_lines {
@@ -80,6 +82,7 @@ pub(crate) async fn many(
     client.check_publisher()?;
     let headers = std::mem::take(request.headers_mut());
     let attributes = Attributes::read(&headers)?;
+    admission::publisher(worker, client)?;
     let body = request.body_mut();
     let publisher = Publisher { worker, client };
     let mut results = Results::new(worker.shared.config().limits.body_messages);
@@ -284,12 +287,13 @@ impl Publisher<'_> {
     }
 
     fn publish(&self, topic: &Topic, drafts: Vec<Draft>, key: Option<&str>) -> Result<Answer, ApiError> {
+        let publish = || {
+            admission::publish(self.worker, self.client, topic, drafts.len())?;
+            Ok(self.worker.publish(topic, drafts)?)
+        };
         match key {
-            None => Ok(Answer { admitted: self.worker.publish(topic, drafts)?, replayed: false }),
-            Some(key) => {
-                let publish = || self.worker.publish(topic, drafts);
-                Ok(self.worker.shared.idempotency.once(topic, key, Instant::now(), publish)?)
-            }
+            None => publish().map(|admitted| Answer { admitted, replayed: false }),
+            Some(key) => self.worker.shared.idempotency.once(topic, key, Instant::now(), publish),
         }
     }
 

@@ -13,10 +13,12 @@ use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::admission;
 use crate::auth;
 use crate::auth::grant::{Grant, Holder};
 use crate::auth::origins::Readers;
 use crate::client::Client;
+use crate::connection::Permit;
 use crate::demo;
 use crate::error::{ApiError, Body, text};
 use crate::framing;
@@ -43,17 +45,25 @@ pub(crate) enum Upgrade {
     Stream(http_stream::Request),
 }
 
-/// Where a request leaves it for the connection.
-#[derive(Default)]
-pub(crate) struct UpgradeSlot(RefCell<Option<Upgrade>>);
+/// Where a request leaves it for the connection, and finds what the connection has.
+pub(crate) struct UpgradeSlot {
+    upgrade: RefCell<Option<Upgrade>>,
+    permit: RefCell<Option<Permit>>,
+}
 
 impl UpgradeSlot {
-    pub(crate) fn take(&self) -> Option<Upgrade> {
-        self.0.borrow_mut().take()
+    pub(crate) fn new(permit: Permit) -> Self {
+        Self { upgrade: RefCell::default(), permit: RefCell::new(Some(permit)) }
+    }
+
+    /// When the requests are over. A connection that becomes nothing else keeps its permit to the end.
+    pub(crate) fn take(&self) -> Option<(Upgrade, Permit)> {
+        let upgrade = self.upgrade.take()?;
+        Some((upgrade, self.permit.take()?))
     }
 
     fn set(&self, upgrade: Upgrade) {
-        *self.0.borrow_mut() = Some(upgrade);
+        *self.upgrade.borrow_mut() = Some(upgrade);
     }
 }
 
@@ -75,6 +85,9 @@ pub(crate) async fn route(
     if let Err(refused) = framing::check(&request) {
         return Ok(request_id::name(&worker, &client.address, id, &request, Ok(*refused)));
     }
+    if let Err(error) = admit(&worker, &upgrade, &client, &request) {
+        return Ok(request_id::name(&worker, &client.address, id, &request, Err(error)));
+    }
     let path = request.uri().path().to_owned();
     let address = client.address;
     let (readers, answer) = match path.as_str() {
@@ -87,7 +100,7 @@ pub(crate) async fn route(
         }
         path => (None, demo(&worker, path)),
     };
-    if matches!(*upgrade.0.borrow(), Some(Upgrade::Stream(_))) {
+    if matches!(*upgrade.upgrade.borrow(), Some(Upgrade::Stream(_))) {
         return Err(Taken);
     }
     let mut response = request_id::name(&worker, &address, id, &request, answer);
@@ -152,6 +165,28 @@ fn refused<B>(worker: &Worker, request: &Request<B>, error: ApiError) -> Result<
     Ok(handshake::Refused::from(error).response())
 }
 
+/// Asks about the address of a subscriber that a trusted proxy brings: of the connection, only the proxy's was known. What
+/// is answered and over counts for nobody.
+fn admit(
+    worker: &Worker,
+    upgrade: &UpgradeSlot,
+    client: &Client,
+    request: &Request<Incoming>,
+) -> Result<(), ApiError> {
+    let subscribes = || {
+        handshake::is_upgrade(request)
+            || request.uri().path() == "/events"
+            || stream_format(request).is_some()
+    };
+    match &*upgrade.permit.borrow() {
+        Some(permit) if client.is_forwarded && subscribes() => {
+            let admitted = admission::address(worker, client.address, permit);
+            Ok(admitted.inspect_err(|bound| worker.counters().refused(*bound))?)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// 200 while new connections are welcome.
 pub(crate) fn readiness(draining: bool) -> Response<Body> {
     if draining {
@@ -200,7 +235,7 @@ async fn topic(
             client.check_subscribe(&Name::Topic(topic.clone()))?;
             match stream_format(request) {
                 Some(format) if request.method() == Method::GET => {
-                    stream(upgrade, client, readers, format, topic, request)
+                    stream(worker, upgrade, client, readers, format, topic, request)
                 }
                 _ => Box::pin(topics::last_value(worker, &client, &topic, request)).await,
             }
@@ -238,6 +273,7 @@ fn stream_format(request: &Request<Incoming>) -> Option<FormatId> {
 
 /// `GET /topics/{topic}` with `Accept: text/event-stream` or `application/x-ndjson`.
 fn stream(
+    worker: &Worker,
     upgrade: &UpgradeSlot,
     client: Client,
     readers: &Readers,
@@ -251,6 +287,7 @@ fn stream(
     };
     let wanted = vec![wanted(&Name::Topic(topic), start)];
     become_stream(
+        worker,
         upgrade,
         http_stream::Request { format, wanted, heartbeat: None, client, readers: readers.clone() },
         request,
@@ -286,6 +323,7 @@ fn events(
     let wanted = names.iter().map(|name| wanted(name, start.clone())).collect();
     let heartbeat = heartbeat(request)?;
     become_stream(
+        worker,
         upgrade,
         http_stream::Request {
             format: FormatId::EVENTS,
@@ -299,6 +337,7 @@ fn events(
 }
 
 fn become_stream(
+    worker: &Worker,
     upgrade: &UpgradeSlot,
     stream: http_stream::Request,
     request: &Request<Incoming>,
@@ -306,6 +345,7 @@ fn become_stream(
     if request.version() != Version::HTTP_11 {
         return Err(ApiError::bad_request("a stream needs HTTP/1.1"));
     }
+    subscriber(worker, upgrade, &stream.client)?;
     upgrade.set(Upgrade::Stream(stream));
     // It is never seen: the stream's own head goes out in its place.
     Ok(Response::new(Full::default()))
@@ -352,6 +392,7 @@ fn switch(
 ) -> Result<Response<Body>, ApiError> {
     let accepted = endpoint.map_err(handshake::Refused::from).and_then(|endpoint| {
         let accepted = handshake::accept(request, subprotocols, worker.shared.config().deflates())?;
+        subscriber(worker, upgrade, &client)?;
         Ok((endpoint, accepted))
     });
     match accepted {
@@ -365,6 +406,14 @@ fn switch(
             worker.counters().refused_handshakes.add(1);
             Ok(refused.response())
         }
+    }
+}
+
+/// Asks about the holder of a credential that is about to become a subscriber.
+fn subscriber(worker: &Worker, upgrade: &UpgradeSlot, client: &Client) -> Result<(), ApiError> {
+    match &*upgrade.permit.borrow() {
+        Some(permit) => Ok(admission::subscriber(worker, client, permit)?),
+        None => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::accept;
 use crate::admin;
+use crate::admission::Admission;
 use crate::alone::Alone;
 use crate::ask::{self, Asked, Asker};
 use crate::auth::jwks;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Vec<Counters>,
     /// Open connections, for `Limits::connections`. Touched at accept and close only.
     pub(crate) connections: Alone<AtomicUsize>,
+    /// Addresses, publishers and topics, and what they have taken of their bounds.
+    pub(crate) admission: Admission,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,
     /// Answers to polls that are not written yet, for `Limits::inflight_poll_bytes`.
@@ -160,6 +163,7 @@ impl Server {
         let (askers, asked) = ask::channels(config.workers);
         let (inboxes, workers) = (inboxes(&config), config.workers);
         let idempotency = IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age);
+        let rate_entries = limits.rate_entries;
         let in_force = Arc::new(ArcSwap::from_pointee(InForce::build(config, None)?));
         let shared = Arc::new(Shared {
             with_rings,
@@ -167,6 +171,7 @@ impl Server {
             idempotency,
             counters: (0..workers).map(|_| Counters::default()).collect(),
             connections: Alone::default(),
+            admission: Admission::new(rate_entries),
             inflight_body_bytes: Alone::default(),
             inflight_poll_bytes: Alone::default(),
             askers,

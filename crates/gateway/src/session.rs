@@ -11,6 +11,7 @@ use fanfare_wire::event::{ErrorCode, Event};
 use fanfare_wire::websocket::{self, OpCode, frame};
 use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
+use crate::admission;
 use crate::auth;
 use crate::connection::Connection;
 use crate::error::ApiError;
@@ -118,6 +119,10 @@ fn publish_raw(worker: &Worker, connection: &Connection, topic: &Topic, kind: Ki
         worker.counters().refused_publishes.add(1);
         return Err(DisconnectReason::Forbidden);
     }
+    if admission::publish(worker, &connection.client, topic, 1).is_err() {
+        worker.counters().refused_publishes.add(1);
+        return Err(DisconnectReason::RateLimited);
+    }
     match worker.publish(topic, vec![Draft::new(topic.clone(), kind, payload)]) {
         Ok(_) => {
             worker.counters().publishes.add(1);
@@ -182,6 +187,8 @@ fn authenticate(worker: &Worker, connection: &Connection, id: Option<u64>, token
         expiries.add(&grant, connection.id);
     }
     connection.client.admit(grant);
+    admission::subscriber(worker, &connection.client, &connection.permit)
+        .map_err(|_| DisconnectReason::ConnectionLimit)?;
     answer(worker, connection, &Event::Authenticated { id })
 }
 
@@ -226,6 +233,7 @@ fn publish(
     let mut draft = Draft::new(topic.clone(), Kind::Json, data.as_bytes());
     draft.event = event.map(|event| event.into_owned().into());
     draft.key = key.map(|key| key.into_owned().into());
+    admission::publish(worker, &connection.client, &topic, 1)?;
     let admitted = worker.publish(&topic, vec![draft])?;
     worker.counters().publishes.add(1);
     Ok((admitted.epoch, admitted.last))

@@ -1,8 +1,10 @@
-//! How counts, sizes and times are written in the configuration.
+//! How counts, rates, sizes and times are written in the configuration.
 
 #![expect(non_snake_case, reason = "the functions carry the names of `limits::Unit`'s variants")]
 
 use std::time::Duration;
+
+use crate::rate::Rate;
 
 /// A whole number above 0.
 pub(crate) fn Count(text: &str) -> Result<usize, String> {
@@ -10,6 +12,18 @@ pub(crate) fn Count(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err(format!("{text:?} is not a whole number above 0")),
         Ok(count) => Ok(count),
     }
+}
+
+/// So many a second, and so many at once after a pause: as many again, if that is not said. Or no bound.
+pub(crate) fn Rate(text: &str) -> Result<Option<Rate>, String> {
+    let error = || format!("{text:?} is not a rate such as 20, \"20 burst 100\" or off");
+    if text.trim() == "off" {
+        return Ok(None);
+    }
+    let number = |text: &str| text.trim().parse().ok().filter(|number| (1..=1_000_000_000).contains(number));
+    let (per_second, burst) = text.split_once(" burst ").unwrap_or((text, text));
+    let (per_second, burst) = (number(per_second).ok_or_else(error)?, number(burst).ok_or_else(error)?);
+    Ok(Some(Rate { per_second, burst }))
 }
 
 /// A size above 0: bytes, or with the binary units of IEC 80000-13.
@@ -47,8 +61,18 @@ pub(crate) fn Time(text: &str) -> Result<Duration, String> {
 pub(crate) mod shown {
     use std::time::Duration;
 
+    use crate::rate::Rate;
+
     pub(crate) fn Count(count: usize) -> String {
         count.to_string()
+    }
+
+    pub(crate) fn Rate(rate: Option<Rate>) -> String {
+        match rate {
+            None => "off".into(),
+            Some(Rate { per_second, burst }) if per_second == burst => per_second.to_string(),
+            Some(Rate { per_second, burst }) => format!("{per_second} burst {burst}"),
+        }
     }
 
     pub(crate) fn Bytes(bytes: usize) -> String {
@@ -106,6 +130,22 @@ mod tests {
         time("10", None);
         time("0s", None);
         time("1.5s", None);
+        fn rate(text: &str, expect: Option<(u32, u32)>) {
+            let rate = Rate(text).ok().flatten();
+            assert_eq!(rate.map(|rate| (rate.per_second, rate.burst)), expect, "{text:?}");
+        }
+        rate("20", Some((20, 20)));
+        rate("20 burst 100", Some((20, 100)));
+        rate(" 20  burst  1 ", Some((20, 1)));
+        rate("1000000000", Some((1_000_000_000, 1_000_000_000)));
+        rate("1000000001", None);
+        rate("0", None);
+        rate("20 burst 0", None);
+        rate("20 burst", None);
+        rate("20burst100", None);
+        rate("20/s", None);
+        assert_eq!(Rate("off"), Ok(None));
+        assert!(Rate("never").is_err());
         assert_eq!(Count("12"), Ok(12));
         assert!(Count("0").is_err());
     }

@@ -32,6 +32,7 @@ use crate::inbox::{Handover, Inbox};
 use crate::liveness::{self, Liveness};
 use crate::log::rate::Kind;
 use crate::metrics::Counters;
+use crate::rate::Meter;
 use crate::reload;
 use crate::server::Shared;
 use crate::session::unix_ms;
@@ -65,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) polls: RefCell<HashMap<SubscriberId, Rc<Notify>, ahash::RandomState>>,
     /// Somebody has just subscribed with a pace.
     pub(crate) paced: Notify,
+    /// New connections, for `Limits::handshakes_per_second`.
+    pub(crate) handshakes: Cell<Meter>,
     /// How far a reload has come in the shard's topics, while it is under way.
     pub(crate) reviewed: Cell<Option<usize>>,
     /// Open connections of all kinds: the drain waits for the last.
@@ -103,6 +106,7 @@ impl Worker {
             writer: RefCell::new(writer),
             polls: RefCell::default(),
             paced: Notify::new(),
+            handshakes: Cell::default(),
             reviewed: Cell::new(None),
             open: Cell::new(0),
             leaving: Cell::new(false),

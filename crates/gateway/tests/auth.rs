@@ -787,6 +787,24 @@ fn what_is_revoked_ends_and_stays_out() {
 }
 
 #[test]
+fn the_connections_of_a_holder_are_counted_however_it_came() {
+    let signer = signer();
+    let (gateway, _folder) = with_signers(&[&signer], "", &["--token-connections", "2"]);
+    let token = signer.token("k0", &claims(json!({"sub": "ann"})));
+    let (first, _second) = (native(&gateway, &token), native(&gateway, &token));
+    let (answer, _) = handshake(&gateway, "/ws", &[("authorization", &bearer(&token))]);
+    assert_eq!(answer.status, 429);
+    let (mut late, _) = Peer::native(gateway.address);
+    late.say(&json!({"type": "auth", "token": token}).to_string());
+    assert_eq!(late.close_code(), Some(4504));
+    drop(first);
+    until_metric(&gateway, "fanfare_connections{transport=\"json\"}", |count| count == 1.0);
+    let (mut late, _) = Peer::native(gateway.address);
+    late.say(&json!({"type": "auth", "token": token}).to_string());
+    assert_eq!(late.json()["type"], "authenticated");
+}
+
+#[test]
 fn a_reload_exchanges_who_may_and_closes_nobody() {
     let (old, new) = (signer(), Signer::secret("HS256", [9; 32]));
     let (gateway, folder) = with_signers(&[&old], "", &[]);

@@ -359,7 +359,7 @@ fn a_bad_request_is_told_with_its_id_and_the_connection_goes_on() {
 #[test]
 fn all_questions_of_one_burst_are_answered() {
     const COUNT: usize = 2300;
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--commands-per-second", "off"]);
     // More answers than may wait, and room for all of them in the peer's socket.
     let (mut peer, _) = Peer::connect_with_room(gateway.address, 200 * 1024).upgraded("/ws").welcomed();
     let ping = |id| masked(TEXT, format!(r#"{{"type":"ping","id":{id}}}"#).as_bytes());

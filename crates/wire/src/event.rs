@@ -223,6 +223,8 @@ pub enum ErrorCode {
     Limit,
     /// A message or body over its bound.
     TooLarge,
+    /// Too much at once; slower.
+    RateLimited,
     /// Not now; try again.
     Unavailable,
     /// No such thing.
@@ -245,6 +247,7 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::Limit => "limit",
             Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",

@@ -14,6 +14,7 @@ pub mod message;
 pub mod pattern;
 mod plain_json;
 pub mod position;
+pub mod proxy_protocol;
 mod raw;
 pub mod topic;
 pub mod trie;

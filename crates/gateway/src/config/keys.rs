@@ -1,8 +1,9 @@
 //! The keys that are neither limits nor tables, in one table: each is also a flag and an environment variable.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fanfare_registry::ShardSet;
+use ipnet::IpNet;
 use toml::Value;
 
 use super::{Config, LogFormat, WriterChoice};
@@ -125,6 +126,25 @@ pub const KEYS: &[Key] = &[
             };
             Ok(())
         },
+    },
+    Key {
+        name: "trusted_proxies",
+        kind: Kind::List,
+        help: "Addresses and networks whose X-Forwarded-For, or PROXY header, is believed [default: none]",
+        reload: Reload::Applies,
+        shown: |config| {
+            let networks: Vec<_> = config.trusted_proxies.iter().map(IpNet::to_string).collect();
+            Some(networks.join(","))
+        },
+        set: |config, text| networks(text).map(|networks| config.trusted_proxies = networks),
+    },
+    Key {
+        name: "proxy_protocol",
+        kind: Kind::Switch,
+        help: "Connections of trusted proxies begin with a PROXY protocol header [default: false]",
+        reload: Reload::Applies,
+        shown: |config| Some(config.proxy_protocol.to_string()),
+        set: |config, text| switch(text).map(|on| config.proxy_protocol = on),
     },
     Key {
         name: "tls_certificate",
@@ -268,6 +288,30 @@ fn list(text: &str) -> Vec<String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an address with a port, such as 127.0.0.1:8080"))
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+}
+
+/// Networks separated by commas; an address alone is a network of one.
+fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(|word| network(word).ok_or_else(|| not_a_network(word))).collect()
+}
+
+fn network(word: &str) -> Option<IpNet> {
+    if let Ok(address) = word.parse::<IpAddr>() {
+        return Some(IpNet::from(address.to_canonical()));
+    }
+    let network: IpNet = word.parse().ok()?;
+    // Peers are canonical: an IPv4 network that is written as one of IPv6 would never have any of them.
+    let is_mapped = network.addr() != network.addr().to_canonical();
+    (network.addr() == network.network() && !is_mapped).then_some(network)
+}
+
+fn not_a_network(word: &str) -> String {
+    format!("{word:?} is not an address or a network such as 10.0.0.0/8, with zeroes behind its prefix")
 }
 
 /// A value of the file, as one would write it in a flag.

@@ -24,6 +24,10 @@ pub(crate) enum DisconnectReason {
     Budget,
     /// A ping stayed unanswered, or a stream's socket took nothing for as long.
     NoPong,
+    /// More frames or messages than `Limits` let through.
+    RateLimited,
+    /// The holder of the credential that was shown has as many connections as it may.
+    ConnectionLimit,
     /// The server leaves.
     Draining,
     /// An operator sends the client elsewhere.
@@ -44,7 +48,7 @@ pub(crate) enum DisconnectReason {
 pub(crate) const LABELS: usize = ALL_LABELS.len();
 
 /// Every label, in the order of [`DisconnectReason::index`].
-pub(crate) const ALL_LABELS: [&str; 18] = [
+pub(crate) const ALL_LABELS: [&str; 20] = [
     "peer_closed",
     "peer_gone",
     "protocol_error",
@@ -59,6 +63,8 @@ pub(crate) const ALL_LABELS: [&str; 18] = [
     "budget",
     "operator",
     "internal",
+    "rate_limited",
+    "connection_limit",
     "auth_timeout",
     "token_expired",
     "revoked",
@@ -75,6 +81,8 @@ impl DisconnectReason {
             Self::WrongType => CloseCode::UNSUPPORTED_DATA,
             Self::Refused => CloseCode::TRY_AGAIN_LATER,
             Self::SlowConsumer | Self::Budget => CloseCode(4101),
+            Self::RateLimited => CloseCode(4102),
+            Self::ConnectionLimit => CloseCode(4504),
             Self::Gap => CloseCode(4203),
             Self::NoPong => CloseCode(4201),
             Self::Draining | Self::Operator if native => CloseCode(4200),
@@ -96,6 +104,8 @@ impl DisconnectReason {
             Self::Budget => "slow consumer: the server is short of memory".into(),
             Self::Gap => "messages were lost, resync".into(),
             Self::NoPong => "no pong".into(),
+            Self::RateLimited => "rate limited".into(),
+            Self::ConnectionLimit => "connection limit".into(),
             Self::Draining => "draining".into(),
             Self::Operator => "operator".into(),
             Self::Internal => "a fault of the server".into(),
@@ -130,10 +140,12 @@ impl DisconnectReason {
             Self::Budget => 11,
             Self::Operator => 12,
             Self::Internal => 13,
-            Self::AuthTimeout => 14,
-            Self::TokenExpired => 15,
-            Self::Revoked => 16,
-            Self::Forbidden => 17,
+            Self::RateLimited => 14,
+            Self::ConnectionLimit => 15,
+            Self::AuthTimeout => 16,
+            Self::TokenExpired => 17,
+            Self::Revoked => 18,
+            Self::Forbidden => 19,
         }
     }
 

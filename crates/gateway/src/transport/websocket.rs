@@ -13,6 +13,7 @@ use fanfare_wire::websocket::{Parser, ParserLimits};
 
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
+use crate::admission;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
@@ -146,6 +147,7 @@ impl Inbound {
             fragments_max: u32::try_from(limits.fragments).unwrap_or(u32::MAX),
             deflate: connection.format != connection.format.plain(),
         };
+        let rate = config.limits.commands_per_second.map(|rate| (rate, worker.shared.admission.now()));
         let mut events = self.parser.feed(bytes, limits);
         while let Some(event) = events.next() {
             let handled = match event {
@@ -154,7 +156,12 @@ impl Inbound {
                     self.peer_closed |= matches!(event, fanfare_wire::websocket::Event::Close(_));
                     continue;
                 }
-                Ok(event) => self.session.handle(worker, connection, event),
+                Ok(event) => {
+                    match rate.map(|(rate, now)| admission::command(worker, connection, now, rate)) {
+                        None | Some(Ok(())) => self.session.handle(worker, connection, event),
+                        Some(Err(_)) => Err(DisconnectReason::RateLimited),
+                    }
+                }
                 Err(fault) => Err(DisconnectReason::Fault(fault)),
             };
             if let Err(reason) = handled {

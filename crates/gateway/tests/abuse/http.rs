@@ -299,7 +299,7 @@ fn a_scan_finds_nothing_and_makes_no_metric() {
 
 /// `count` connections come, say nothing or a little, and go.
 fn silent_visitors_leave_nothing_behind(count: usize) {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--handshakes-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let visit = |count: usize| {
         for number in 0..count {

@@ -16,7 +16,7 @@ use crate::witnesses::Witnesses;
 
 #[test]
 fn who_asks_without_reading_is_closed() {
-    let gateway = Gateway::start(&["--close-timeout", "30s"]);
+    let gateway = Gateway::start(&["--close-timeout", "30s", "--commands-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let floods = [
         r#"{"type":"subscribe","id":1,"topics":["a","b","c","d","e","f","g","h"]}"#,
@@ -274,7 +274,8 @@ fn thousands_of_stalled_readers_fit_into_little_memory() {
 }
 
 /// Those who wait for their turn in a long test are neither dead nor slow.
-const UNHURRIED: [&str; 4] = ["--ping-interval", "1h", "--user-timeout", "1h"];
+const UNHURRIED: [&str; 6] =
+    ["--ping-interval", "1h", "--user-timeout", "1h", "--commands-per-second", "off"];
 
 /// `rounds` times twenty topics come and go on each of `count` connections.
 fn churn_leaves_nothing_behind(count: usize, rounds: usize) {
@@ -331,7 +332,7 @@ fn a_million_topics_that_come_and_go_leave_nothing_behind() {
 
 /// `count` polls that wait, are given up, and come again.
 fn abandoned_polls_leave_nothing_behind(count: usize) {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--handshakes-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let cursor = request(gateway.address, "GET", "/poll?topic=a", &[], "").json()["cursor"].clone();
     let target = format!("/poll?topic=a&topic=b.*&wait=60&cursor={}", cursor.as_str().unwrap());
@@ -436,7 +437,14 @@ fn a_flood_of_connections_from_many_addresses_stops_at_the_bound() {
     const BOUND: usize = 4_000;
     let files = rlimit::increase_nofile_limit(20_000).unwrap_or(1024) as usize;
     let bound = BOUND.min(files / 3);
-    let gateway = Gateway::start(&["--connections", &bound.to_string(), "--header-timeout", "10m"]);
+    let gateway = Gateway::start(&[
+        "--connections",
+        &bound.to_string(),
+        "--first-request-timeout",
+        "10m",
+        "--handshakes-per-second",
+        "off",
+    ]);
     let mut witnesses = Witnesses::new(&gateway);
     let open = r#"fanfare_connections{transport="json"}"#;
     until_metric(&gateway, open, |open| open == 2.0);
@@ -470,7 +478,8 @@ fn a_flood_of_connections_from_many_addresses_stops_at_the_bound() {
 fn minutes_of_coming_and_going_leave_memory_and_files_where_they_were() {
     const PARTS: usize = 6;
     let part = Duration::from_secs(30);
-    let gateway = Gateway::start(&["--topic-idle", "2s", "--replay-age", "2s"]);
+    let gateway =
+        Gateway::start(&["--topic-idle", "2s", "--replay-age", "2s", "--handshakes-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let mut sizes = Vec::new();
     for number in 0..PARTS {

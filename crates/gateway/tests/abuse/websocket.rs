@@ -154,7 +154,7 @@ fn frames_that_come_with_the_handshake_are_read() {
 fn a_flood_of_pings_costs_one_pong() {
     const PINGS: u64 = 50_000;
     // No ping of the gateway's own comes between.
-    let gateway = Gateway::start(&["--ping-interval", "1h"]);
+    let gateway = Gateway::start(&["--ping-interval", "1h", "--commands-per-second", "off"]);
     let mut witnesses = Witnesses::new(&gateway);
     let before = resident_bytes(&gateway);
     let mut peer = Peer::connect_with_room(gateway.address, 4 * 1024).upgraded("/topics/a");

@@ -4,7 +4,7 @@
 //! wait ends after [`PATIENCE`](super::PATIENCE) with a failed test.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -133,6 +133,15 @@ impl Peer {
     pub fn connect_with_room(address: SocketAddr, bytes: usize) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("a buffer's size can be set");
+        socket.connect(&address.into()).expect("the gateway listens");
+        Self::from_stream(socket.into())
+    }
+
+    /// Connects from an address of this machine's own, such as 127.0.0.2.
+    pub fn connect_from(source: &str, address: SocketAddr) -> Self {
+        let source: IpAddr = source.parse().expect("an address");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("every 127.x.x.x is ours");
         socket.connect(&address.into()).expect("the gateway listens");
         Self::from_stream(socket.into())
     }

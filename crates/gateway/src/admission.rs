@@ -1,0 +1,413 @@
+//! Who gets in, and how much of it: the bounds that a client can meet from outside.
+//!
+//! | asked | about | refused with |
+//! |---|---|---|
+//! | at accept ([`connection`]) | the process and the worker | a prebuilt 503 |
+//! | when the address is known ([`address`]) | one address | a prebuilt 429, or an answer if a trusted proxy brings the request |
+//! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
+//! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
+//! | at a frame ([`command`]) | one connection | 4102 |
+//!
+//! An address is that of one client, as well as can be told: loopback and trusted proxies are many clients, and have no
+//! bounds of their own; of an IPv6 address the first half counts, because that is the least that a customer is given.
+//!
+//! Limits are read when they are met: another configuration holds from the next question on.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use ahash::RandomState;
+use fanfare_wire::Topic;
+use fanfare_wire::event::ErrorCode;
+use hyper::StatusCode;
+use parking_lot::Mutex;
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::connection::{Connection, Permit};
+use crate::error::ApiError;
+use crate::rate::{Meters, Rate};
+use crate::worker::Worker;
+
+/// What the process knows of those who came, in bounded space.
+pub(crate) struct Admission {
+    /// What time is counted from.
+    started: Instant,
+    /// Open connections of each address, and of each holder of a credential.
+    places: Places,
+    /// Connections that came from each address, over time.
+    handshakes: Meters,
+    /// Messages of each publisher.
+    publishers: Meters,
+    /// Messages to each topic.
+    topics: Meters,
+}
+
+impl Admission {
+    pub(crate) fn new(rate_entries: usize) -> Self {
+        Self {
+            started: Instant::now(),
+            places: Places::new(),
+            handshakes: Meters::new(rate_entries),
+            publishers: Meters::new(rate_entries),
+            topics: Meters::new(rate_entries),
+        }
+    }
+
+    /// The time, as meters take it.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives back what a connection had of its owner.
+    pub(crate) fn leave(&self, owner: Key) {
+        self.places.leave(owner.get());
+    }
+
+    /// Addresses and holders with open connections.
+    pub(crate) fn addresses(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How often somebody who still had to wait was forgotten.
+    pub(crate) fn evictions(&self) -> u64 {
+        [&self.handshakes, &self.publishers, &self.topics].iter().map(|meters| meters.evictions()).sum()
+    }
+}
+
+// === questions ===
+
+/// A connection of anybody, before anything of it is read.
+pub(crate) fn connection(worker: &Rc<Worker>) -> Result<Permit, Bound> {
+    let permit = Permit::take(worker).ok_or(Bound::Connections)?;
+    if let Some(rate) = worker.shared.config().limits.handshakes_per_second {
+        let mut meter = worker.handshakes.get();
+        if !meter.take(worker.shared.admission.now(), 1, rate) {
+            return Err(Bound::Handshakes);
+        }
+        worker.handshakes.set(meter);
+    }
+    Ok(permit)
+}
+
+/// One connection more of this address, for as long as `permit` lives. A connection has one address: the first that counts.
+pub(crate) fn address(worker: &Worker, address: IpAddr, permit: &Permit) -> Result<(), Bound> {
+    let config = worker.shared.config();
+    if permit.owner().is_some() {
+        return Ok(());
+    }
+    let Some(key) = bounded(&config, address) else { return Ok(()) };
+    let admission = &worker.shared.admission;
+    if let Some(rate) = config.limits.address_handshakes_per_second
+        && !admission.handshakes.take(key, admission.now(), 1, rate)
+    {
+        return Err(Bound::AddressHandshakes);
+    }
+    if !admission.places.enter(key.get(), config.limits.address_connections) {
+        return Err(Bound::AddressConnections);
+    }
+    permit.belong_to(key);
+    Ok(())
+}
+
+/// One subscriber more of whoever has shown a credential, for as long as `permit` lives. It is not one of its address any
+/// more: behind one address there may be many holders. Asked once the credential has been checked.
+pub(crate) fn subscriber(worker: &Worker, client: &Client, permit: &Permit) -> Result<(), Bound> {
+    let Some(holder) = client.holder().filter(|holder| permit.owner() != Some(*holder)) else {
+        return Ok(());
+    };
+    let max = worker.shared.config().limits.token_connections;
+    if !worker.shared.admission.places.enter(holder.get(), max) {
+        return Err(counted(worker, Bound::TokenConnections));
+    }
+    permit.belong_to(holder);
+    Ok(())
+}
+
+/// Whether this client may publish at all now: asked before a body is read.
+pub(crate) fn publisher(worker: &Worker, client: &Client) -> Result<(), Bound> {
+    let config = worker.shared.config();
+    let admission = &worker.shared.admission;
+    if let Some(rate) = config.limits.publishes_per_second
+        && let Some(key) = publisher_key(&config, client)
+        && !admission.publishers.has_room(key, admission.now(), rate)
+    {
+        return Err(counted(worker, Bound::Publishes));
+    }
+    Ok(())
+}
+
+/// So many messages of this client to this topic.
+pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: usize) -> Result<(), Bound> {
+    let config = worker.shared.config();
+    let limits = &config.limits;
+    let publisher = limits.publishes_per_second.zip(publisher_key(&config, client));
+    if publisher.is_none() && limits.topic_publishes_per_second.is_none() {
+        return Ok(());
+    }
+    let admission = &worker.shared.admission;
+    let (now, count) = (admission.now(), count as u64);
+    // Who is refused for a topic has not published.
+    if let Some((rate, key)) = publisher
+        && !admission.publishers.has_room(key, now, rate)
+    {
+        return Err(counted(worker, Bound::Publishes));
+    }
+    if let Some(rate) = limits.topic_publishes_per_second
+        && !admission.topics.take(topic.as_str(), now, count, rate)
+    {
+        return Err(counted(worker, Bound::TopicPublishes));
+    }
+    if let Some((rate, key)) = publisher {
+        admission.publishers.take(key, now, count, rate);
+    }
+    Ok(())
+}
+
+/// One frame of a WebSocket, control frames included. `rate` is `Limits::commands_per_second`, and `now` is of
+/// [`Admission::now`]: of many frames at once, both are read once.
+pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: Rate) -> Result<(), Bound> {
+    let mut meter = connection.commands.get();
+    if !meter.take(now, 1, rate) {
+        return Err(counted(worker, Bound::Commands));
+    }
+    connection.commands.set(meter);
+    Ok(())
+}
+
+fn counted(worker: &Worker, bound: Bound) -> Bound {
+    worker.counters().refused(bound);
+    bound
+}
+
+// === addresses ===
+
+/// Who counts as one: an address, or the holder of a credential.
+pub(crate) type Key = NonZeroU64;
+
+/// The key of a holder, which no address has but by an accident of 64 bits.
+pub(crate) fn holder_key(holder: impl Hash) -> Key {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one(holder).try_into().unwrap_or(Key::MAX)
+}
+
+/// Whose messages a client's are, if they count.
+fn publisher_key(config: &Config, client: &Client) -> Option<Key> {
+    client.holder().or_else(|| bounded(config, client.address))
+}
+
+/// The key of an address that has bounds of its own.
+fn bounded(config: &Config, address: IpAddr) -> Option<Key> {
+    if address.is_loopback() || config.trusts(address) {
+        return None;
+    }
+    NonZeroU64::new(match address {
+        // Where IPv6 has no networks.
+        IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+    })
+}
+
+/// How many shards share the places, each under its own lock.
+const SHARDS: usize = 64;
+
+/// How many are open of each: as many entries as there are open connections, at most.
+struct Places([Mutex<HashMap<u64, u32, RandomState>>; SHARDS]);
+
+impl Places {
+    fn new() -> Self {
+        let hasher = RandomState::new();
+        Self(std::array::from_fn(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))))
+    }
+
+    fn shard(&self, key: u64) -> &Mutex<HashMap<u64, u32, RandomState>> {
+        // The networks of neighbours differ in their last bits, or, in IPv6, in the middle.
+        &self.0[(key ^ key >> 16 ^ key >> 32) as usize % SHARDS]
+    }
+
+    /// One more, up to `max`.
+    fn enter(&self, key: u64, max: usize) -> bool {
+        let mut shard = self.shard(key).lock();
+        let open = shard.entry(key).or_default();
+        if *open as usize >= max {
+            return false;
+        }
+        *open += 1;
+        true
+    }
+
+    /// One less.
+    fn leave(&self, key: u64) {
+        let mut shard = self.shard(key).lock();
+        let Some(open) = shard.get_mut(&key) else { return };
+        *open -= 1;
+        if *open == 0 {
+            shard.remove(&key);
+            // After a crowd, its memory is given back.
+            if shard.capacity() > 64 + 4 * shard.len() {
+                let room = 2 * shard.len();
+                shard.shrink_to(room);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+// === refusals ===
+
+/// How many bounds there are.
+pub(crate) const BOUNDS: usize = Bound::ALL.len();
+
+macro_rules! bounds {
+    ($($bound:ident = $label:literal, $status:literal, $code:ident, $message:literal;)*) => {
+        /// A bound that somebody met.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Bound {
+            $(#[doc = $message] $bound,)*
+        }
+
+        impl Bound {
+            /// Every bound, in the order of its number.
+            pub(crate) const ALL: &[Self] = &[$(Self::$bound),*];
+
+            /// The value of the label `limit` of `fanfare_refusals_total`: the row of `limits`, and `files`.
+            pub(crate) const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$bound => $label,)*
+                }
+            }
+
+            /// The status, the code and the words of the answer.
+            const fn words(self) -> (u16, ErrorCode, &'static str) {
+                match self {
+                    $(Self::$bound => ($status, ErrorCode::$code, $message),)*
+                }
+            }
+        }
+    };
+}
+
+bounds! {
+    Connections = "connections", 503, Limit, "too many connections";
+    Handshakes = "handshakes_per_second", 503, RateLimited, "too many new connections at once";
+    Files = "files", 503, Limit, "the server is out of file descriptors";
+    AddressConnections = "address_connections", 429, Limit, "too many connections from this address";
+    AddressHandshakes = "address_handshakes_per_second", 429, RateLimited, "too many new connections from this address at once";
+    TokenConnections = "token_connections", 429, Limit, "too many connections with this credential";
+    ProxyHeaderTimeout = "proxy_header_timeout", 408, Timeout, "no PROXY header came";
+    FirstRequestTimeout = "first_request_timeout", 408, Timeout, "no request came";
+    HeaderTimeout = "header_timeout", 408, Timeout, "the request came too slowly";
+    Commands = "commands_per_second", 429, RateLimited, "too many frames at once";
+    Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
+    TopicPublishes = "topic_publishes_per_second", 429, RateLimited, "too many messages of this topic at once";
+}
+
+/// The seconds after which somebody refused may come back. Drawn, so that those refused together do not come together.
+const RETRY_SECONDS: std::ops::RangeInclusive<usize> = 1..=5;
+
+/// What is written where nothing was read, for each bound and each of [`RETRY_SECONDS`].
+static ANSWERS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
+    Bound::ALL.iter().map(|bound| RETRY_SECONDS.map(|seconds| bound.text(seconds)).collect()).collect()
+});
+
+impl Bound {
+    /// A whole answer, after which the connection is closed.
+    pub(crate) fn answer(self) -> &'static [u8] {
+        let answers = &ANSWERS[self as usize];
+        answers[fastrand::usize(..answers.len())].as_bytes()
+    }
+
+    fn text(self, seconds: usize) -> String {
+        let (status, code, message) = self.words();
+        let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let reason = reason.unwrap_or_default();
+        let retry = if status == 408 { String::new() } else { format!("retry-after: {seconds}\r\n") };
+        let body = format!(r#"{{"error":{{"code":"{}","message":"{message}"}}}}"#, code.as_str());
+        format!(
+            "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+impl From<Bound> for ApiError {
+    fn from(bound: Bound) -> Self {
+        let (status, code, message) = bound.words();
+        Self::new(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), code, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::LIMITS;
+
+    #[test]
+    fn each_bound_is_a_row_of_the_limits() {
+        for bound in Bound::ALL {
+            let is_row = LIMITS.iter().any(|row| row.name == bound.label());
+            assert!(is_row || *bound == Bound::Files, "{}", bound.label());
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_a_whole_answer() {
+        for bound in Bound::ALL {
+            let text = std::str::from_utf8(bound.answer()).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{text}");
+            let error: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(error["error"]["code"].is_string() && error["error"]["message"].is_string(), "{text}");
+            let status = &head["HTTP/1.1 ".len()..][..3];
+            assert_eq!(head.contains("\r\nretry-after: "), status != "408", "{text}");
+        }
+        let retries: std::collections::HashSet<_> =
+            (0..200).map(|_| Bound::Connections.answer().as_ptr()).collect();
+        assert_eq!(retries.len(), 5, "the times to come back are spread");
+    }
+
+    #[test]
+    fn one_client_is_one_address() {
+        let overrides = [("trusted_proxies".to_owned(), "10.0.0.0/8".to_owned())];
+        let config = Config::load(None, &overrides).unwrap();
+        let key = |address: &str| bounded(&config, address.parse().unwrap());
+        let same =
+            |one: &str, other: &str| assert_eq!(key(one).unwrap(), key(other).unwrap(), "{one} {other}");
+        let differ =
+            |one: &str, other: &str| assert_ne!(key(one).unwrap(), key(other).unwrap(), "{one} {other}");
+        same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff");
+        differ("2001:db8::1", "2001:db8:0:1::1");
+        differ("192.0.2.1", "192.0.2.2");
+        differ("0.0.0.0", "0.0.0.1");
+        for exempt in ["127.0.0.1", "127.9.9.9", "::1", "10.1.2.3"] {
+            assert_eq!(key(exempt), None, "{exempt}");
+        }
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let places = Places::new();
+        assert!(places.enter(1, 2) && places.enter(1, 2) && !places.enter(1, 2));
+        assert!(places.enter(2, 2));
+        places.leave(1);
+        assert!(places.enter(1, 2) && !places.enter(1, 2));
+        assert_eq!(places.len(), 2);
+        for key in [1, 1, 2, 7] {
+            places.leave(key);
+        }
+        assert_eq!(places.len(), 0);
+
+        (0..100_000).for_each(|key| assert!(places.enter(key, 1)));
+        (0..100_000).for_each(|key| places.leave(key));
+        let room: usize = places.0.iter().map(|shard| shard.lock().capacity()).sum();
+        assert!(room < 64 * 100, "room for {room} stays");
+    }
+}
