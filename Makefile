@@ -1,7 +1,7 @@
 # Everyday tasks. Each is one command that can as well be typed.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint ci abuse bench fuzz load floor peers docs clean
+.PHONY: help build demo test lint ci abuse bench fuzz load floor drain peers docs clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
@@ -62,6 +62,9 @@ load: build ## Load a gateway of its own for a few seconds (LOAD_FLAGS)
 
 floor: build ## Compare the gateway with a server that does nothing but the writes
 	python3 loadtest/floor.py
+
+drain: build ## Tell 5,000 subscribers to go, and show when each was told
+	python3 loadtest/drain.py
 
 peers: build ## Compare with other servers: PEERS="bun ws", ROUNDS, BIG_ROUNDS, SCENARIOS
 	python3 loadtest/peers.py --rounds $(ROUNDS) --big-rounds $(BIG_ROUNDS) --peers $(PEERS) --scenarios $(SCENARIOS)

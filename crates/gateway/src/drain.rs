@@ -37,10 +37,12 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     let hard_end = Instant::now() + worker.shared.config().limits.drain_timeout;
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     let window_end = (Instant::now() + worker.shared.config().limits.drain_window).min(hard_end);
-    let mut turns = Turns::default();
+    let (mut turns, mut before) = (Turns::default(), Instant::now());
     while worker.open.get() > 0 && Instant::now() < hard_end {
-        let steps_left = window_end.saturating_duration_since(Instant::now()).div_duration_f64(STEP);
-        close_some(&worker, turns.next(open_sessions(&worker), steps_left));
+        let now = Instant::now();
+        let left = window_end.saturating_duration_since(now);
+        close_some(&worker, turns.next(open_sessions(&worker), now - before, left));
+        before = now;
         sleep(STEP).await;
     }
     worker.finished.notify_one();
@@ -53,11 +55,14 @@ struct Turns {
 }
 
 impl Turns {
-    /// How many of `open` connections are closed in this step. They are counted anew in each: so newcomers are closed with the
-    /// others.
-    fn next(&mut self, open: usize, steps_left: f64) -> usize {
-        self.due += open as f64 / steps_left.max(1.0);
-        let whole = self.due as usize;
+    /// How many of `open` connections are closed when `elapsed` has passed since the last step and `left` is left of the
+    /// window. They are counted anew in each: so newcomers are closed with the others. A step that comes late closes as many
+    /// more: the rate is the same however long steps take.
+    fn next(&mut self, open: usize, elapsed: Duration, left: Duration) -> usize {
+        let share = if left.is_zero() { 1.0 } else { elapsed.div_duration_f64(elapsed + left) };
+        self.due += open as f64 * share;
+        // The last one is one, however fractions were rounded on the way.
+        let whole = if left.is_zero() { open } else { self.due as usize };
         self.due = self.due.fract();
         whole
     }
@@ -84,47 +89,54 @@ fn close_some(worker: &Worker, count: usize) {
 mod tests {
     use super::*;
 
-    /// How many of `crowd` are closed in each of `steps`; `newcomers` come in the middle.
-    fn closes(crowd: usize, steps: usize, newcomers: usize) -> Vec<usize> {
-        let (mut open, mut turns) = (crowd, Turns::default());
-        let closes = (0..steps).map(|step| {
-            open += if step == steps / 2 { newcomers } else { 0 };
-            let closed = turns.next(open, (steps - step) as f64);
-            open -= closed;
-            closed
-        });
-        let closes = closes.collect();
-        assert_eq!(open, 0, "of {crowd} in {steps} steps");
+    /// Lets `crowd` go over a window of as many milliseconds as `steps` take together; `newcomers` come in the middle. Returns
+    /// how many were closed after each step, all together.
+    fn closes(crowd: usize, steps: &[u64], newcomers: usize) -> Vec<usize> {
+        let window: u64 = steps.iter().sum();
+        let (mut open, mut closed, mut at, mut turns) = (crowd, 0, 0, Turns::default());
+        let mut closes = Vec::new();
+        for (place, step) in steps.iter().enumerate() {
+            at += step;
+            let (elapsed, left) = (Duration::from_millis(*step), Duration::from_millis(window - at));
+            let now = turns.next(open, elapsed, left);
+            (open, closed) = (open - now, closed + now);
+            closes.push(closed);
+            open += if place + 1 == steps.len() / 2 { newcomers } else { 0 };
+        }
+        assert_eq!(open, 0, "of {crowd} in {steps:?}");
         closes
     }
 
     #[test]
-    fn closes_are_flat_over_the_window() {
-        for (crowd, steps) in
-            [(5_000, 600), (1, 600), (3, 40), (599, 600), (601, 600), (60, 40), (100_000, 7)]
-        {
-            let closes = closes(crowd, steps, 0);
-            let even = crowd / steps;
-            assert!(closes.iter().all(|closed| (even..=even + 1).contains(closed)), "{closes:?}");
-            // Nor do those that are one more come together: each tenth of the window has its tenth.
-            for (tenth, slot) in closes.chunks(steps.div_ceil(10)).enumerate() {
-                let expect = crowd * slot.len() / steps;
-                let got: usize = slot.iter().sum();
-                assert!(got.abs_diff(expect) <= 1, "{got} and not {expect} of {crowd} in tenth {tenth}");
+    fn closes_are_flat_over_the_window_however_long_steps_take() {
+        let (even, busy): (Vec<_>, Vec<_>) =
+            ((0..600).map(|_| 50).collect(), (0..600).map(|n| 50 + n % 7).collect());
+        let uneven: Vec<_> = (0..100).map(|n| if n % 13 == 0 { 700 } else { 51 }).collect();
+        for steps in [even, busy, uneven, vec![50, 50], vec![1]] {
+            let window: u64 = steps.iter().sum();
+            for crowd in [0, 1, 3, 60, 599, 5_000, 100_000] {
+                let mut at = 0;
+                for (step, closed) in steps.iter().zip(closes(crowd, &steps, 0)) {
+                    at += step;
+                    let expect = crowd as f64 * at as f64 / window as f64;
+                    assert!(
+                        (closed as f64 - expect).abs() <= 1.0,
+                        "{closed} and not {expect} of {crowd} at {at} ms"
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn newcomers_are_spread_over_what_is_left() {
-        let closes = closes(100, 100, 50);
-        assert!(closes[..50].iter().all(|closed| *closed == 1), "{closes:?}");
-        assert!(closes[50..].iter().all(|closed| *closed == 2), "{closes:?}");
+        let closes = closes(100, &[50; 100], 50);
+        assert!((49..=50).contains(&closes[49]) && (98..=100).contains(&closes[74]), "{closes:?}");
     }
 
     #[test]
     fn what_is_late_goes_at_once() {
-        let mut turns = Turns::default();
-        assert_eq!((turns.next(7, 0.3), turns.next(0, 0.0)), (7, 0));
+        let (mut turns, step) = (Turns::default(), STEP);
+        assert_eq!((turns.next(7, step, Duration::ZERO), turns.next(0, step, Duration::ZERO)), (7, 0));
     }
 }

@@ -75,8 +75,9 @@ fn a_reload_changes_limits_and_policies_and_closes_nobody() {
     assert_eq!(publish(gateway.address, "a", "application/json", "6").status, 200);
     assert_eq!(native.json()["status"], "live");
     assert_eq!((native.json()["offset"].clone(), raw.text()), (json!(6), "6".into()));
-    assert_eq!(stream.next().name, "status");
-    assert_eq!((stream.next().name, stream.next().data), ("status".into(), "6".into()));
+    // Its worker may not have looked in time to tell of the silence.
+    let event = std::iter::repeat_with(|| stream.next()).find(|event| event.name != "status");
+    assert_eq!(event.expect("it goes on").data, "6");
     assert_eq!(closes(&gateway), before, "a reload closes nobody");
 
     assert_eq!((max_message(&gateway), policy(&gateway, "a")), (2048, json!("conflate")));

@@ -18,58 +18,39 @@ use crate::story;
 use crate::support::Gateway;
 use crate::tools::Tool;
 
-/// Whether deploy/ has its alerts and its dashboard.
-const OPERATED: bool = true;
-
-/// Whether the gateway has `trusted_proxies` and `proxy_protocol`, beside TLS.
-const PROXIED: bool = false;
-
-/// Whether it has `check-config`, `log_format`, `origins`, keys and tokens, too.
-const EXPOSED: bool = false;
-
 pub(crate) fn stories() -> Vec<Trial> {
     use Tool::{Curl, HaProxy, Nginx, OpenSsl, Promtool, Python, SystemdAnalyze, Unshare};
     const CONTAINERS: &str = "python/deployed_containers.py";
     const HOST: &str = "python/deployed_host.py";
     const FRONTED: &str = "python/fronted.py";
     const KUBERNETES: &str = "python/deployed_kubernetes.py";
-    let mut all = vec![
+    const PATH: &str = "python/deployed_path.py";
+    vec![
         checked("deployed::the_dockerfile_is_sound", &[Python], CONTAINERS, "dockerfile"),
         checked("deployed::the_image_serves_from_its_files", &[Python, Unshare], CONTAINERS, "image"),
+        checked("deployed::compose_is_confined_and_whole", &[Python], CONTAINERS, "compose"),
+        checked("deployed::configurations_are_good", &[Python], CONTAINERS, "configurations"),
         checked("deployed::the_unit_is_confined", &[Python, SystemdAnalyze], HOST, "systemd"),
         checked("deployed::kernel_settings_exist_and_have_reasons", &[Python], HOST, "sysctl"),
         checked("deployed::haproxy_takes_every_choice", &[Python, HaProxy, OpenSsl], HOST, "haproxy"),
         checked("deployed::nginx_takes_every_choice", &[Python, Nginx, OpenSsl], HOST, "nginx"),
         checked("deployed::envoy_takes_every_choice", &[Python, OpenSsl], HOST, "envoy"),
+        checked("deployed::prometheus_takes_its_configuration", &[Python, Promtool], HOST, "prometheus"),
         checked("deployed::haproxy_reaches_gateways_by_tls", &[Python, OpenSsl, HaProxy], FRONTED, "tls"),
-        checked("deployed::manifests_are_sound_and_fit", &[Python], KUBERNETES, "kubernetes"),
-    ];
-    if OPERATED {
-        all.extend([
-            checked("deployed::compose_is_confined_and_whole", &[Python], CONTAINERS, "compose"),
-            checked("deployed::prometheus_takes_its_configuration", &[Python, Promtool], HOST, "prometheus"),
-        ]);
-    }
-    if PROXIED {
-        all.push(checked(
+        checked(
             "deployed::gateways_are_told_by_proxy_protocol",
             &[Python, OpenSsl, HaProxy],
             FRONTED,
             "proxied",
-        ));
-    }
-    if EXPOSED {
-        all.extend([
-            checked("deployed::configurations_are_good", &[Python], CONTAINERS, "configurations"),
-            checked(
-                "deployed::the_path_of_the_document_leads_there",
-                &[Python, OpenSsl, Curl, HaProxy],
-                "python/deployed_path.py",
-                "path",
-            ),
-        ]);
-    }
-    all
+        ),
+        checked("deployed::manifests_are_sound_and_fit", &[Python], KUBERNETES, "kubernetes"),
+        checked(
+            "deployed::the_path_of_the_document_leads_there",
+            &[Python, OpenSsl, Curl, HaProxy],
+            PATH,
+            "path",
+        ),
+    ]
 }
 
 /// One of a script's stories. Those that ask a gateway find one.

@@ -64,6 +64,7 @@ fn stories() -> Vec<Trial> {
         story("chromium::pages_come_back", &[Node, Chromium], browser::pages_come_back),
         story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
         story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
+        told("haproxy::a_rolling_restart_loses_nothing", &[Python, HaProxy], "python/rolling.py"),
         story("haproxy::carries_everything", &[Python, HaProxy], fronts::haproxy),
         story("envoy::carries_everything", &[Python], fronts::envoy),
         told_by("haproxy::says_who_is_calling", "haproxy", &[Python, OpenSsl, HaProxy]),

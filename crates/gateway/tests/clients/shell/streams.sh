@@ -14,6 +14,12 @@ next() { # WHAT FILE-DESCRIPTOR EXPECTED
     expect "$1" "$line" "$3"
 }
 
+goodbye() { # WHAT FILE-DESCRIPTOR: when to come back, each stream for itself
+    local line
+    read -r -t 40 -u "$2" line || { printf '%s: nothing came\n' "$1" >&2; exit 1; }
+    [[ $line =~ ^retry:\ [0-9]+$ ]] || { printf '%s: %s\n' "$1" "$line" >&2; exit 1; }
+}
+
 topic=$FANFARE_URL/topics/logs.web
 events='accept: text/event-stream'
 rows='accept: application/x-ndjson'
@@ -61,6 +67,8 @@ next 'its end' 5 ''
 
 # A drain is the end of the response, not of the connection in its midst: curl has nothing to complain of.
 kill "$FANFARE_PID"
+goodbye 'the goodbye of the events' 3
 next 'the end of the events' 3 'curl ended with 0'
 next 'the end of the lines' 4 'curl ended with 0'
+goodbye 'the goodbye of the second stream' 5
 next 'the end of the second stream' 5 'curl ended with 0'
