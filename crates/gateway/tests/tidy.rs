@@ -232,9 +232,6 @@ fn every_decision_is_listed() {
     }
 }
 
-/// Tests whose feature is on its way: they may be missing, and nothing else.
-const COMING: [&str; 1] = ["tests/reload.rs"];
-
 #[test]
 fn every_fault_has_a_state_and_its_tests_exist() {
     let document = read("docs/FAULTS.md");
@@ -260,7 +257,7 @@ fn every_fault_has_a_state_and_its_tests_exist() {
         for test in state.split('`').skip(1).step_by(2) {
             if let Some(path) = test.strip_prefix("tests/") {
                 let path = root().join("crates/gateway/tests").join(path);
-                assert!(path.exists() || COMING.contains(&test), "{id}: there is no {test}");
+                assert!(path.exists(), "{id}: there is no {test}");
             } else if let Some(target) = test.strip_prefix("fuzz_targets/") {
                 assert!(root().join("fuzz/fuzz_targets").join(target).exists(), "{id}: there is no {test}");
             } else if test.contains("::") {
