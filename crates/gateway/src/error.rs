@@ -5,7 +5,7 @@ use fanfare_registry::AdmitError;
 use fanfare_wire::event::ErrorCode;
 use fanfare_wire::{PayloadError, TopicError};
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -68,6 +68,8 @@ impl ApiError {
         }
         if let Some(authenticate) = self.authenticate {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(authenticate));
+            // Each guess takes a connection of its own, and meets the bounds of those.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

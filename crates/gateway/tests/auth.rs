@@ -151,6 +151,7 @@ fn a_bad_key_is_never_taken_for_no_key() {
         for answer in [post(&gateway, "public.x", Some(bad)), get(&gateway, "/topics/public.x", Some(bad))] {
             assert_eq!((answer.status, &*answer.error_code()), (401, "unauthorized"), "{bad}");
             assert_eq!(answer.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+            assert_eq!(answer.header("connection"), Some("close"), "a guess takes a connection of its own");
         }
         let (answer, _) = handshake(&gateway, "/ws", &[("authorization", &bearer(bad))]);
         assert_eq!(answer.status, 401, "{bad}");
