@@ -8,15 +8,21 @@ expect() { # WHAT ACTUAL EXPECTED
     [[ $2 == "$3" ]] || { printf '%s:\n  expected %s\n  got      %s\n' "$1" "$3" "$2" >&2; exit 1; }
 }
 
+line_of() { # WHAT FILE-DESCRIPTOR EXPECTED: into `line`; a sign of life may come at any time
+    while read -r -t 40 -u "$2" line; do
+        [[ $line == : || ( $2 == 4 && -z $line && -n $3 ) ]] || return 0
+    done
+    printf '%s: nothing came\n' "$1" >&2
+    exit 1
+}
+
 next() { # WHAT FILE-DESCRIPTOR EXPECTED
-    local line
-    read -r -t 40 -u "$2" line || { printf '%s: nothing came\n' "$1" >&2; exit 1; }
+    line_of "$@"
     expect "$1" "$line" "$3"
 }
 
 goodbye() { # WHAT FILE-DESCRIPTOR: when to come back, each stream for itself
-    local line
-    read -r -t 40 -u "$2" line || { printf '%s: nothing came\n' "$1" >&2; exit 1; }
+    line_of "$1" "$2" retry
     [[ $line =~ ^retry:\ [0-9]+$ ]] || { printf '%s: %s\n' "$1" "$line" >&2; exit 1; }
 }
 
