@@ -122,9 +122,9 @@ fn out_of_file_descriptors_it_waits_and_recovers() {
         assert_eq!(other.json()["topic"], "witness");
     }
     drop(crowd);
+    eventually(|| open_files(&gateway) <= open, "no file is left open");
     assert_eq!(request(gateway.address, "GET", "/healthz", &[], "").status, 200);
     witnesses.are_served("a time without file descriptors");
-    eventually(|| open_files(&gateway) <= open, "no file is left open");
 }
 
 #[test]
