@@ -61,7 +61,7 @@ fn without_io_uring_passes_are_written_inline_and_a_ring_is_refused() {
         assert!(said.starts_with(&format!("writer: {reason}")), "{said}");
 
         // On an address that is not ours it ends right after it has said which writer it took.
-        let serve = ["serve", "--listen", "192.0.2.1:1", "--writer", "auto"];
+        let serve = ["serve", "--listen", "192.0.2.1:1", "--insecure", "--writer", "auto"];
         let output = output_without_io_uring(fanfare().args(serve).env("FANFARE_LOG", "info"), error);
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(reason), "{said}");
