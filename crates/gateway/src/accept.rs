@@ -230,8 +230,11 @@ async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Per
 /// Serves requests on a connection until it ends or becomes a subscriber.
 async fn serve(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit: Permit) {
     let _counted = Counted::new(&worker);
-    let config = worker.shared.config();
-    let limits = &config.limits;
+    // Not the configuration itself: a connection may outlive it.
+    let (header_timeout, header_bytes, close_timeout) = {
+        let limits = &worker.shared.config().limits;
+        (limits.header_timeout, limits.header_bytes, limits.close_timeout)
+    };
     let upgrade = Rc::new(UpgradeSlot::new(permit));
     let service = service_fn({
         let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
@@ -242,9 +245,9 @@ async fn serve(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit: Permit)
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(READ_BUFFER_BYTES.max(limits.header_bytes))
+        .header_read_timeout(header_timeout)
+        .max_header_size(header_bytes)
+        .max_buf_size(READ_BUFFER_BYTES.max(header_bytes))
         .serve_connection(TokioIo::new(socket), service);
     let mut phase = worker.shared.phase(worker.index);
     let mut draining = false;
@@ -278,7 +281,7 @@ async fn serve(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit: Permit)
         }
         (Ok(()), None) if !draining => tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-            _ = timeout(limits.close_timeout, linger(&worker, &socket)) => {}
+            _ = timeout(close_timeout, linger(&worker, &socket)) => {}
         },
         _ => {}
     }
