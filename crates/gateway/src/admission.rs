@@ -5,6 +5,7 @@
 //! | at accept ([`connection`]) | the process and the worker | a prebuilt 503 |
 //! | when the address is known ([`address`]) | one address | a prebuilt 429, or an answer if a trusted proxy brings the request |
 //! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
+//! | when a poll waits ([`waiting_poll`]) | one address or holder, if a trusted proxy brings the poll | 429 |
 //! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
 //! | at a frame ([`command`]) | one connection | 4102 |
 //!
@@ -127,6 +128,38 @@ pub(crate) fn subscriber(worker: &Worker, client: &Client, permit: &Permit) -> R
     }
     permit.belong_to(holder);
     Ok(())
+}
+
+/// A place for a poll that waits, for as long as it waits. On a connection of its own it has one; a trusted proxy's connection
+/// counts for nobody, so that the poll counts for whoever sent it.
+pub(crate) fn waiting_poll<'a>(worker: &'a Worker, client: &Client) -> Result<Option<Place<'a>>, Bound> {
+    if !client.is_forwarded {
+        return Ok(None);
+    }
+    let config = worker.shared.config();
+    let limits = &config.limits;
+    let (owner, max, bound) = match (client.holder(), bounded(&config, client.address)) {
+        (Some(holder), _) => (holder, limits.token_connections, Bound::TokenConnections),
+        (None, Some(address)) => (address, limits.address_connections, Bound::AddressConnections),
+        (None, None) => return Ok(None),
+    };
+    let admission = &worker.shared.admission;
+    if !admission.places.enter(owner.get(), max) {
+        return Err(counted(worker, bound));
+    }
+    Ok(Some(Place { admission, owner }))
+}
+
+/// A place of an owner without a connection of its own.
+pub(crate) struct Place<'a> {
+    admission: &'a Admission,
+    owner: Key,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.admission.leave(self.owner);
+    }
 }
 
 /// Whether this client may publish at all now: asked before a body is read.

@@ -20,6 +20,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{sleep, timeout_at};
 
+use crate::admission;
 use crate::auth;
 use crate::client::Client;
 use crate::drain::Phase;
@@ -42,13 +43,15 @@ pub(crate) async fn poll(
     if request.method() != Method::GET {
         return Err(ApiError::method_not_allowed("GET"));
     }
-    let config = worker.shared.config();
-    let limits = &config.limits;
     let query = Query::of(request);
-    let names = query.names(limits.subscriptions)?;
+    let (names, max, wait, bytes_max) = {
+        // Not held for as long as the poll waits.
+        let limits = &worker.shared.config().limits;
+        let (max, wait) = (query.max(limits.poll_messages)?, query.wait(limits.poll_wait)?);
+        (query.names(limits.subscriptions)?, max, wait, limits.poll_bytes)
+    };
     names.iter().try_for_each(|name| client.check_subscribe(name))?;
     let cursor = Query::place(query.get("cursor").unwrap_or_default(), "cursor")?;
-    let (max, wait) = (query.max(limits.poll_messages)?, query.wait(limits.poll_wait)?);
     let read = || {
         let cursor = cursor.as_ref().map(|(epoch, sequence)| (epoch.as_str(), *sequence));
         worker.shared.dispatch.registry.since(&names, cursor, max, Instant::now())
@@ -75,7 +78,7 @@ pub(crate) async fn poll(
         .map_or_else(|| read().map_err(refused), Ok)?
     };
     let is_missed = cursor.is_some() && !polled.gap;
-    fit(&mut polled, is_missed, limits.poll_bytes);
+    fit(&mut polled, is_missed, bytes_max);
     let response = response(worker, &polled)?;
     worker.counters().polls.add(1);
     Ok(response)
@@ -93,6 +96,7 @@ pub(crate) async fn wait_for<T>(
     let deadline = Instant::now() + wait;
     let expires = client.grant().and_then(|grant| grant.expires);
     let deadline = tokio::time::Instant::from(expires.map_or(deadline, |expires| expires.min(deadline)));
+    let _place = admission::waiting_poll(worker, client)?;
     let waiter = Waiter::new(worker, client, names).map_err(refusal)?;
     let mut phase = worker.shared.phase(worker.index);
     let registry = &worker.shared.dispatch.registry;

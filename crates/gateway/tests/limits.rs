@@ -135,6 +135,36 @@ fn subscribers_that_a_proxy_brings_count_for_their_own_address() {
 }
 
 #[test]
+fn polls_that_wait_behind_a_proxy_count_for_their_own_address() {
+    let gateway = behind_a_proxy(&["--address-connections", "2"]);
+    // Where there is nothing to wait for, nothing is counted.
+    let cursor = forwarded(&gateway, "203.0.113.9", "GET", "/poll?topic=a", "").json()["cursor"].to_string();
+    let cursor = cursor.trim_matches('"');
+    let poll = |address: &str| {
+        let mut peer = Peer::connect(gateway.address);
+        peer.send(format!(
+            "GET /poll?topic=a&cursor={cursor}&wait=30 HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\n\r\n"
+        ));
+        peer
+    };
+    let mut inside = [poll("203.0.113.9"), poll("203.0.113.9")];
+    until_metric(&gateway, "fanfare_waiting_polls", |polls| polls == 2.0);
+    check_refused(&poll("203.0.113.9").answer(), 429, "limit");
+    assert!(forwarded_websocket(&gateway, "203.0.113.9").is_err(), "a poll is one like a subscriber");
+    let mut other = poll("203.0.113.10");
+    until_metric(&gateway, "fanfare_waiting_polls", |polls| polls == 3.0);
+    assert_eq!(refusals(&gateway, "address_connections"), 2.0);
+
+    // Answered, they make room.
+    assert_eq!(forwarded(&gateway, "203.0.113.9", "POST", "/topics/a", "hello").status, 200);
+    for peer in inside.iter_mut().chain([&mut other]) {
+        assert_eq!(peer.answer().status, 200);
+    }
+    until_metric(&gateway, "fanfare_addresses", |addresses| addresses == 0.0);
+    assert!(forwarded_websocket(&gateway, "203.0.113.9").is_ok());
+}
+
+#[test]
 fn who_is_not_trusted_cannot_choose_an_address() {
     let gateway = Gateway::start(&["--trusted-proxies", "127.0.0.2", "--address-connections", "1"]);
     let peers: Vec<Peer> =
