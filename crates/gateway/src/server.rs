@@ -3,6 +3,7 @@
 //! The control plane is the thread that started the process: operators' requests, signals and sweeps run here, so that
 //! none of them ever holds up a worker.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -15,7 +16,7 @@ use fanfare_registry::{Registry, RegistryLimits};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::spawn_local;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::accept;
@@ -199,17 +200,19 @@ impl Server {
         runtime.block_on(async {
             // Before anything is announced: a signal must find its handler.
             let signals = Signals::new().context("cannot handle signals")?;
+            let shared = || Arc::clone(&self.shared);
+            let mut vital = JoinSet::new();
             if let Some(source) = self.source {
                 let hangups = signal(SignalKind::hangup()).context("cannot handle signals")?;
-                spawn_local(reload::run(Arc::clone(&self.shared), source, hangups));
+                vital.spawn_local(reload::run(shared(), source, hangups));
             }
             let admin = tokio::net::TcpListener::from_std(self.admin)?;
-            spawn_local(admin::run(Arc::clone(&self.shared), admin));
-            spawn_local(sweep(Arc::clone(&self.shared)));
-            spawn_local(jwks::run(Arc::clone(&self.shared)));
+            vital.spawn_local(admin::run(shared(), admin));
+            vital.spawn_local(sweep(shared()));
+            vital.spawn_local(jwks::run(shared()));
             let workers = start_workers(&self.shared, self.listeners, self.asked)?;
             on_ready(Stop(stop));
-            control(&self.shared, signals, stopped, workers).await
+            control(&self.shared, signals, stopped, vital, workers).await
         })
     }
 }
@@ -319,16 +322,18 @@ async fn control(
     shared: &Shared,
     mut signals: Signals,
     stopped: oneshot::Receiver<()>,
+    mut vital: JoinSet<()>,
     workers: Vec<WorkerThread>,
 ) -> anyhow::Result<()> {
     tokio::select! {
         () = signals.next() => {}
         // A handle that was dropped will not stop anything.
         () = shared.drain_asked.notified() => {}
-        () = async { if stopped.await.is_err() { std::future::pending().await } } => {}
+        () = async { if stopped.await.is_err() { pending().await } } => {}
         () = any_ended(&workers) => {
             anyhow::bail!("a worker ended: {}", end_of(workers));
         }
+        error = any_panicked(&mut vital) => anyhow::bail!("the control plane ended: {error}"),
     }
     tracing::info!("draining");
     shared.enter(Phase::Grace);
@@ -355,6 +360,17 @@ async fn drain(shared: &Shared, workers: &[WorkerThread]) {
 async fn any_ended(workers: &[WorkerThread]) {
     while !workers.iter().any(JoinHandle::is_finished) {
         sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// Likewise one where nobody can ask, reload or forget any more.
+async fn any_panicked(vital: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match vital.join_next().await {
+            Some(Err(error)) => return error,
+            Some(Ok(())) => {}
+            None => pending().await,
+        }
     }
 }
 
@@ -386,8 +402,24 @@ mod tests {
         ];
         let ended = runtime().unwrap().block_on(async {
             let (_stop, stopped) = oneshot::channel();
-            control(&server.shared, Signals::new().unwrap(), stopped, workers).await
+            control(&server.shared, Signals::new().unwrap(), stopped, JoinSet::new(), workers).await
         });
         assert_eq!(ended.unwrap_err().to_string(), "a worker ended: it panicked");
+    }
+
+    #[test]
+    fn the_process_ends_with_its_control_plane() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { listen: any, admin: any, workers: 1, ..Config::default() };
+        let server = Server::bind(config, None).unwrap();
+        let ended = runtime().unwrap().block_on(async {
+            let (_stop, stopped) = oneshot::channel();
+            let mut vital = JoinSet::new();
+            vital.spawn_local(async {});
+            vital.spawn_local(async { panic!("in a sweep") });
+            control(&server.shared, Signals::new().unwrap(), stopped, vital, Vec::new()).await
+        });
+        let ended = ended.unwrap_err().to_string();
+        assert!(ended.starts_with("the control plane ended: ") && ended.contains("in a sweep"), "{ended}");
     }
 }
