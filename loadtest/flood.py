@@ -3,39 +3,57 @@
 
 What it can take. Connections are opened, answered and closed one after another, many at a time, with nobody else there:
 handshakes per second, and the CPU time of the gateway for each. Per worker-minute says how many a worker could answer in a
-minute if it did nothing else. With `--kind good --token TOKEN` that is what connecting with a token costs.
+minute if it did nothing else. With `--kind token` that is what connecting with a token costs.
 
 Isolation. In each round two fresh gateways serve the same load, one of them under a flood of `--times` as many handshakes
-per second as it can take, opened on a schedule whatever becomes of them. The order turns from round to round. Compared are
-the p99 of the subscribers' latencies. `offered` is what the flood could open: where that is less than the schedule, it, or the
-machine, was the bottleneck, and the round says so.
+per second as it can take, or of `--per-second`, opened on a schedule whatever becomes of them. The order turns from round to
+round. Compared are the p99 of the subscribers' latencies. `offered` is what the flood could open: where that is less than the
+schedule, it, or the machine, was the bottleneck, and the round says so. The flooder has what time the load generator leaves it:
+who is served lives on other machines than who floods.
 
-`--kind bad` is refused for its version (426), `good` becomes a raw WebSocket that is closed at once. Flags of the gateway stand
-behind `--`, such as `-- --handshakes-per-second "500 burst 500"`."""
+`--kind bad` is refused for its version (426), `good` becomes a raw WebSocket that is closed at once. `token` is a good one with one
+of few RS256 tokens, which the gateway remembers; with `-- --token-cache 1` it checks the signature of each. `forged` has a token
+of its own each, whose signature is wrong: the dearest to refuse (401). Flags of the gateway stand behind `--`, such as
+`-- --handshakes-per-second "500 burst 500"`. Tokens need openssl."""
 
 import argparse
-import multiprocessing
+import base64
+import json
 import os
-import selectors
-import socket
+import pathlib
 import statistics
+import subprocess
+import tempfile
 import time
 
-from bench import busy, gateway, load
+from bench import RELEASE, busy, gateway, load
 
 TICKS = os.sysconf("SC_CLK_TCK")
-REFUSED = ("sec-websocket-version: 8",)
-ACCEPTED = ("sec-websocket-version: 13",)
+
+# Who floods with tokens, and who is served beside them without.
+CONFIGURATION = """
+[[token_keys]]
+id = "flood"
+algorithm = "RS256"
+public_key_file = "flood.pub"
+
+[anonymous]
+subscribe = ["load.>"]
+publish = ["load.>"]
+"""
+SIGNATURE_BYTES = 256
+# More than a cache of one remembers.
+TOKENS = 4
+# A flood ends by itself, too.
+FLOOD_MAX = "2m"
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--kind", choices=["bad", "good"], default="bad")
-    parser.add_argument("--token", help="sent as Authorization: Bearer")
+    parser.add_argument("--kind", choices=["bad", "good", "token", "forged"], default="bad")
     parser.add_argument("--times", type=float, default=3, help="the flood, in what the gateway can take")
-    parser.add_argument("--flooders", type=int, default=1, help="processes that open connections")
-    parser.add_argument("--at-a-time", type=int, default=64, help="open connections of one of them, to find what it can take")
+    parser.add_argument("--per-second", type=float, help="the flood, in handshakes")
     parser.add_argument("--subscribers", type=int, default=1000)
     parser.add_argument("--rate", type=int, default=50, help="messages per second")
     parser.add_argument("--seconds", type=int, default=8)
@@ -47,31 +65,41 @@ def arguments():
 
 def main():
     options = arguments()
-    request = handshake(options)
-    start = lambda *flags: gateway(*flags, *options.flags, workers=options.workers)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        flags = ["--config", make_keys(folder)] if options.kind in ("token", "forged") else []
+        requests = folder / "requests"
+        requests.write_bytes(b"".join(handshakes(options.kind, folder)))
+        run(options, requests, lambda *more: gateway(*flags, *more, *options.flags, workers=options.workers))
+
+
+def run(options, requests, start):
     with start("--handshakes-per-second", "off") as server:
         before = cpu_seconds(server.pid)
-        total, statuses = flood(server, options, request, None)
+        flooding = Flooding(server, requests)
+        time.sleep(options.seconds)
+        flooded = flooding.end()
         used = cpu_seconds(server.pid) - before
+    total = sum(count for status, count in flooded["answers"].items() if status != "none")
     if not total:
         raise SystemExit("nothing was answered")
-    per_second = total / options.seconds
+    per_second = total / flooded["seconds"]
     print(f"it can take {per_second:.0f} {options.kind} handshakes/s   {used / total * 1e6:.0f} µs of CPU each"
-          f"   {total / used * 60:.0f} per worker-minute   busy {used / options.seconds:.2f} of {options.workers} workers"
-          f"   answers {statuses}", flush=True)
+          f"   {total / used * 60:.0f} per worker-minute   busy {used / flooded['seconds']:.2f} of {options.workers} workers"
+          f"   answers {flooded['answers']}", flush=True)
     if options.rounds:
-        isolation(options, request, start, per_second * options.times)
+        isolation(options, requests, start, options.per_second or per_second * options.times)
 
 
-def isolation(options, request, start, per_second):
+def isolation(options, requests, start, per_second):
     p99 = {False: [], True: []}
     for number in range(options.rounds):
         for flooded in sorted(p99, reverse=number % 2 == 1):
             with start() as server:
-                flooding = Flooding(server, options, request, per_second) if flooded else None
+                flooding = Flooding(server, requests, per_second) if flooded else None
                 report = load(server, "--subscribers", options.subscribers, "--rate", options.rate, "--warmup", "2s",
                               "--duration", f"{options.seconds}s", "--drain", "5s")
-                said = flooding.end() if flooding else ""
+                said = told(flooding.end(), per_second) if flooding else ""
                 refused = server.metrics().get("fanfare_refusals_total", 0)
             latency = report["latency_us"]
             p99[flooded].append(latency["p99"] / 1000)
@@ -82,12 +110,60 @@ def isolation(options, request, start, per_second):
     print(f"p99 of the healthy, medians   alone {alone:.2f} ms   flooded {flooded:.2f} ms   ratio {flooded / alone:.2f}")
 
 
-def handshake(options):
-    lines = ["GET /topics/flood HTTP/1.1", "host: flood", "upgrade: websocket", "connection: Upgrade",
-             "sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==", *(REFUSED if options.kind == "bad" else ACCEPTED)]
-    if options.token:
-        lines.append(f"authorization: Bearer {options.token}")
+def told(flooded, per_second):
+    short = "   the flood was short" if flooded["opened_per_second"] < 0.9 * per_second else ""
+    return f"   offered {flooded['opened_per_second']:.0f}/s of {per_second:.0f}{short}   answers {flooded['answers']}"
+
+
+def handshakes(kind, folder):
+    """The requests that a flooder sends by turns."""
+    if kind == "forged":
+        # Repeated, they are forged all the same: what is refused is not remembered.
+        yield from (handshake(13, token(forger)) for _ in range(10_000))
+    elif kind == "token":
+        yield from (handshake(13, token(signer(folder))) for _ in range(TOKENS))
+    else:
+        yield handshake(8 if kind == "bad" else 13)
+
+
+def handshake(version, bearer=None):
+    lines = ["GET /topics/load.flood HTTP/1.1", "host: flood", "upgrade: websocket", "connection: Upgrade",
+             "sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==", f"sec-websocket-version: {version}"]
+    if bearer:
+        lines.append(f"authorization: Bearer {bearer}")
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def make_keys(folder):
+    """Writes a pair of keys and a configuration that has the public one. Returns its path."""
+    key = folder / "flood.pem"
+    for command in (["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key],
+                    ["pkey", "-in", key, "-pubout", "-out", folder / "flood.pub"]):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    path = folder / "fanfare.toml"
+    path.write_text(CONFIGURATION)
+    return path
+
+
+def signer(folder):
+    command = ["openssl", "dgst", "-sha256", "-sign", folder / "flood.pem"]
+    return lambda text: subprocess.run(command, input=text, check=True, capture_output=True).stdout
+
+
+def forger(_):
+    # Below any modulus, so that it has to be looked at whole.
+    return b"\0" + os.urandom(SIGNATURE_BYTES - 1)
+
+
+def token(sign):
+    header = {"alg": "RS256", "kid": "flood"}
+    claims = {"exp": time.time() + 3600, "sub_topics": ["load.>"], "jti": os.urandom(8).hex()}
+    text = b".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
+    return b".".join([text, base64url(sign(text))]).decode()
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def cpu_seconds(pid):
@@ -97,88 +173,24 @@ def cpu_seconds(pid):
 
 
 class Flooding:
-    """Processes that open connections until they are told to end."""
+    """`fanfare-load flood`, until it is told to end. At a rate, it has what time the load generator leaves it."""
 
-    def __init__(self, server, options, request, per_second):
-        self.stop = multiprocessing.Event()
-        self.results = multiprocessing.Queue()
-        self.per_second = per_second
-        each = per_second / options.flooders if per_second else None
-        arguments = (server.address, request, each, options.at_a_time, self.stop, self.results)
-        self.processes = [multiprocessing.Process(target=flooder, args=arguments, daemon=True)
-                          for _ in range(options.flooders)]
-        self.begun = time.monotonic()
-        for process in self.processes:
-            process.start()
-
-    def collect(self):
-        self.stop.set()
-        seconds = time.monotonic() - self.begun
-        results = [self.results.get(timeout=30) for _ in self.processes]
-        for process in self.processes:
-            process.join()
-        return seconds, results
+    def __init__(self, server, requests, per_second=None):
+        command = [RELEASE / "fanfare-load", "flood", "--url", f"http://{server.address}", "--json",
+                   "--duration", FLOOD_MAX, requests]
+        if per_second:
+            command += ["--rate", str(per_second)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=stand_back if per_second else None)
 
     def end(self):
-        seconds, results = self.collect()
-        offered = sum(opened for opened, _ in results) / seconds
-        short = "   the flood was short" if offered < 0.9 * self.per_second else ""
-        return f"   offered {offered:.0f}/s of {self.per_second:.0f}{short}   answers {merged(results)}"
+        self.process.terminate()
+        said, _ = self.process.communicate(timeout=30)
+        return json.loads(said)
 
 
-def flood(server, options, request, per_second):
-    flooding = Flooding(server, options, request, per_second)
-    time.sleep(options.seconds)
-    _, results = flooding.collect()
-    statuses = merged(results)
-    return sum(count for status, count in statuses.items() if status != "none"), statuses
-
-
-def merged(results):
-    statuses = {}
-    for _, each in results:
-        for status, count in each.items():
-            statuses[status] = statuses.get(status, 0) + count
-    return statuses
-
-
-# Open connections of one process whose answers do not come; the flood then opens no more.
-OPEN_MAX = 4000
-
-
-def flooder(address, request, per_second, at_a_time, stop, results):
-    host, port = address.split(":")
-    opened, statuses, waiting = 0, {}, set()
-    selector = selectors.DefaultSelector()
-    begun = time.monotonic()
-    while not stop.is_set():
-        due = opened + at_a_time - len(waiting)
-        if per_second:
-            due = min(int((time.monotonic() - begun) * per_second), opened + OPEN_MAX - len(waiting), opened + 500)
-        while opened < due:
-            connection = socket.socket()
-            connection.setblocking(False)
-            connection.connect_ex((host, int(port)))
-            selector.register(connection, selectors.EVENT_WRITE)
-            waiting.add(connection)
-            opened += 1
-        for key, _ in selector.select(0.001):
-            connection = key.fileobj
-            try:
-                if key.events == selectors.EVENT_WRITE:
-                    connection.send(request)
-                    selector.modify(connection, selectors.EVENT_READ)
-                    continue
-                status = connection.recv(4096)[9:12].decode("latin-1") or "none"
-            except OSError:
-                status = "none"
-            statuses[status] = statuses.get(status, 0) + 1
-            selector.unregister(connection)
-            connection.close()
-            waiting.discard(connection)
-    for connection in waiting:
-        connection.close()
-    results.put((opened, statuses))
+def stand_back():
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 main()

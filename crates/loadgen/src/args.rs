@@ -42,6 +42,8 @@ pub(crate) enum Command {
     List,
     /// A server that only writes: what the fan-out costs at least on this machine
     Floor(Floor),
+    /// Connections that send one request each: what newcomers cost, and those who knock
+    Flood(Flood),
     /// A report as a page: one HTML file that needs nothing else
     Page(Page),
     /// Two reports, or the medians of several: what got better, and what worse
@@ -256,6 +258,28 @@ pub(crate) struct Floor {
     /// Join the messages of a POST into one write per subscriber
     #[arg(long)]
     pub(crate) join: bool,
+}
+
+/// The options of a flood.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Flood {
+    /// The server, on this machine
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: Target,
+    /// The requests that are sent by turns, one behind another, each with the empty line that ends it
+    pub(crate) requests: PathBuf,
+    /// New connections per second; without it, as fast as they are answered
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Connections at a time where there is no rate
+    #[arg(long, default_value_t = 64)]
+    pub(crate) at_a_time: usize,
+    /// It ends after so long
+    #[arg(long, default_value = "10s")]
+    pub(crate) duration: Span,
+    /// What was answered, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,6 +8,7 @@
 //!                       └─► report: text and JSON, with the server's CPU and memory (process)
 //!     knee ───► runs with a growing rate, until a bound is passed
 //!     floor ───► a server that only writes, to compare with
+//!     flood ───► connections that send one request each
 //!     page, compare, schema: what is made of reports that were kept
 //! ```
 //!
@@ -30,6 +31,7 @@ mod connection;
 mod crowd;
 mod dials;
 mod event_stream;
+mod flood;
 mod floor;
 mod foreign;
 mod http;
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Floor(options) => floor::run(&options).map(|()| true),
+        Command::Flood(options) => flood::run(&options),
         Command::Page(options) => report::page::write(&options.report, options.out.as_deref()).map(|()| true),
         Command::Compare(options) => {
             if let Err(problem) = options.check() {
