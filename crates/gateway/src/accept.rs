@@ -62,8 +62,9 @@ pub(crate) fn listen(
     Ok(socket.into())
 }
 
-/// After so many accepts, everything else has a turn.
-const ACCEPTS_PER_TURN: usize = 32;
+/// After so many accepts, everything else has a turn. A step of a pass takes as long as some ten handshakes or more: while there is
+/// something to deliver, newcomers take a small part of the time, however many there are.
+const ACCEPTS_PER_TURN: usize = 4;
 
 /// Accepts until the drain closes the listener.
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
