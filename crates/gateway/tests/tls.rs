@@ -393,6 +393,52 @@ fn a_slow_reader_is_subject_to_its_topics_policy() {
 }
 
 #[test]
+fn what_is_encrypted_before_its_time_is_bounded_as_it_was_when_the_connection_began() {
+    const LARGE: usize = 900_000;
+    let file = ConfigFile::new("[limits]\ntls_unsent_bytes = \"2MiB\"\n");
+    let flags = ["--config", file.path(), "--outbox-bytes", "4MiB", "--message-bytes", "1MiB"];
+    let secure = Secure::start(&flags);
+    let mut before = secure.stalled(&["before"]);
+    file.rewrite("[limits]\ntls_unsent_bytes = \"1KiB\"\n");
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, "fanfare_limit{limit=\"tls_unsent_bytes\"}", |bytes| bytes == 1024.0);
+    let mut after = secure.stalled(&["after"]);
+    let large = format!("\"{}\"", "x".repeat(LARGE));
+    // Taken whole, it is nowhere but in the records.
+    secure.post("before", &large);
+    until_metric(&secure.gateway, "fanfare_deliveries_total", |count| count == 1.0);
+    assert_eq!(metric(&secure.gateway, "fanfare_outbox_bytes"), 0.0);
+    secure.post("after", &large);
+    until_metric(&secure.gateway, "fanfare_outbox_bytes", |bytes| bytes > LARGE as f64 / 2.0);
+    for peer in [&mut before, &mut after] {
+        assert_eq!(peer.json()["data"].to_string(), large);
+    }
+    until_metric(&secure.gateway, "fanfare_outbox_bytes", |bytes| bytes == 0.0);
+}
+
+#[test]
+fn the_smallest_bound_of_records_has_room_for_other_keys_and_for_messages() {
+    let secure = Secure::start(&["--outbox-bytes", "64MiB", "--tls-unsent-bytes", "1KiB"]);
+    let mut slow = secure.stalled(&["a"]);
+    let mut publisher = secure.peer();
+    const EACH: u64 = 40;
+    for round in 0..5 {
+        for number in 1..=EACH {
+            let body = payload(round * EACH + number);
+            let headers = [("content-type", "application/json")];
+            assert_eq!(publisher.request("POST", "/topics/a", &headers, body).status, 200);
+        }
+        slow.change_keys();
+        for number in 1..=EACH {
+            let message = slow.json();
+            assert_eq!(message["offset"], round * EACH + number);
+            assert_eq!(message["data"].to_string(), payload(round * EACH + number));
+        }
+        assert_eq!(slow.fence(), [Value::Null; 0]);
+    }
+}
+
+#[test]
 fn who_never_reads_again_is_thrown_out() {
     let secure = Secure::start(&["--close-timeout", "200ms"]);
     let _slow = secure.stalled(&["a"]);
