@@ -17,7 +17,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
@@ -27,6 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
+use crate::pem;
 use crate::socket::{Socket, TlsSocket};
 use crate::worker::Worker;
 
@@ -43,10 +43,9 @@ pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, String>
         (Some(_), None) => Err("tls_key: missing, while there is a tls_certificate".into()),
         (None, Some(_)) => Err("tls_certificate: missing, while there is a tls_key".into()),
         (Some(certificate), Some(key)) => {
-            let chain =
-                read_chain(certificate).map_err(|error| wrong("tls_certificate", certificate, error))?;
-            let read = PrivateKeyDer::from_pem_file(key).map_err(in_pem);
-            let read = read.map_err(|error| wrong("tls_key", key, &error))?;
+            let chain = pem::certificates(certificate)
+                .map_err(|error| wrong("tls_certificate", certificate, error))?;
+            let read = pem::private_key(key).map_err(|error| wrong("tls_key", key, error))?;
             server_config(chain, read).map(Some).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => wrong("tls_key", key, "not the certificate's key"),
                 rustls::Error::General(_) => wrong("tls_key", key, "not a key that can sign"),
@@ -58,21 +57,6 @@ pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, String>
 
 fn wrong(name: &str, path: &Path, what: impl AsRef<str>) -> String {
     format!("{name}: {}: {}", path.display(), what.as_ref())
-}
-
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(in_pem)?.collect();
-    let chain = chain.map_err(in_pem)?;
-    if chain.is_empty() { Err(in_pem(pem::Error::NoItemsFound)) } else { Ok(chain) }
-}
-
-/// What the file does not have. The library's own text may quote it, and it may hold a key.
-fn in_pem(error: pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "nothing of the kind in it in PEM form, unencrypted".into(),
-        _ => "not in PEM form".into(),
-    }
 }
 
 fn server_config(
