@@ -50,7 +50,11 @@ impl KeySet {
         };
         match &config.auth.jwks {
             Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
-                let tls = url.starts_with("https://").then(|| fetch::tls(config, errors)).flatten();
+                let tls = url.starts_with("https://").then(|| fetch::tls(config)).transpose();
+                let tls = tls.unwrap_or_else(|error| {
+                    errors.push(error);
+                    None
+                });
                 if let Err(error) = fetch::Target::read(url) {
                     errors.push(format!("jwks: {url:?}: {error}"));
                 }

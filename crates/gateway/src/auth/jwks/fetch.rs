@@ -19,8 +19,7 @@ use hyper::header::{ACCEPT, HOST};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -30,6 +29,8 @@ use tokio_rustls::TlsConnector;
 use super::{KeySet, TokenKeys, read};
 use crate::config::Config;
 use crate::limits::Limits;
+use crate::log::Shown;
+use crate::pem;
 use crate::server::Shared;
 
 /// How often it is looked whether it is time, and whether another URL is configured.
@@ -73,6 +74,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             Err(error) => {
                 failed.fetch_add(1, Relaxed);
+                // Some of it may be the other side's words.
+                let error = Shown(error.as_bytes());
                 tracing::warn!(%error, "the key set cannot be fetched: the keys that were there stay");
             }
         }
@@ -135,26 +138,28 @@ impl Target {
     }
 }
 
-/// What a connection to an `https` URL trusts.
-pub(super) fn tls(config: &Config, errors: &mut Vec<String>) -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    match &config.auth.jwks_ca {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            let path = config.path(path);
-            let certificates =
-                CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let added = certificates.map(|certificates| roots.add_parsable_certificates(certificates).0);
-            match added {
-                Ok(0) => errors.push(format!("jwks_ca: {}: there is no certificate in it", path.display())),
-                Ok(_) => {}
-                Err(error) => errors.push(format!("jwks_ca: {}: {error}", path.display())),
-            }
-        }
-    }
+/// How a connection to an `https` URL is made. What is wrong is one line that names the key.
+pub(super) fn tls(config: &Config) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("the provider has them");
-    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    Ok(Arc::new(builder.with_root_certificates(roots(config)?).with_no_client_auth()))
+}
+
+/// Whom it trusts: those that `jwks_ca` has, and nobody else; without it, those whom browsers trust.
+fn roots(config: &Config) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &config.auth.jwks_ca else {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        return Ok(roots);
+    };
+    let path = config.path(path);
+    let wrong = |what: String| format!("jwks_ca: {}: {what}", path.display());
+    for (index, certificate) in pem::certificates(&path).map_err(wrong)?.into_iter().enumerate() {
+        // Left out in silence, it would only be missed when a fetch fails.
+        let added = roots.add(certificate);
+        added.map_err(|_| wrong(format!("certificate {} in it is none", index + 1)))?;
+    }
+    Ok(roots)
 }
 
 async fn fetch(set: &KeySet, url: &str, limits: &Limits) -> Result<TokenKeys, String> {
@@ -243,5 +248,28 @@ mod tests {
         assert_eq!(read("https://a.test"), expect("a.test", "a.test", 443, "/"));
         assert_eq!(read("https://[::1]:8443/k"), expect("[::1]:8443", "::1", 8443, "/k"));
         assert!(read("https://user:word@a.test/").is_err() && read("https://").is_err());
+    }
+
+    #[test]
+    fn authorities_of_ones_own_are_trusted_in_place_of_those_of_browsers() {
+        let authority = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert;
+        let (one, other) = (authority("one.test"), authority("other.test"));
+        let folder = tempfile::tempdir().unwrap();
+        let check = |text: &str, expect: Result<usize, &str>| {
+            std::fs::write(folder.path().join("ca.pem"), text).unwrap();
+            let mut config = Config { folder: folder.path().into(), ..Config::default() };
+            config.auth.jwks_ca = Some("ca.pem".into());
+            let path = format!("jwks_ca: {}: ", folder.path().join("ca.pem").display());
+            let roots = roots(&config).map(|roots| roots.len());
+            assert_eq!(roots, expect.map_err(|error| path + error), "{text}");
+        };
+        assert!(roots(&Config::default()).unwrap().len() > 100);
+        check(&one.pem(), Ok(1));
+        check(&format!("one\n{}\n\nother\n{}", one.pem(), other.pem()), Ok(2));
+        check("", Err("nothing of the kind in it in PEM form, unencrypted"));
+        let none = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        check(none, Err("certificate 1 in it is none"));
+        check(&(one.pem() + none), Err("certificate 2 in it is none"));
+        check(&one.pem()[..100], Err("not in PEM form"));
     }
 }
