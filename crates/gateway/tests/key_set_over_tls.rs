@@ -188,6 +188,23 @@ fn who_has_another_name_an_ended_certificate_or_no_tls_is_not_believed() {
 
 // === the configuration ===
 
+#[test]
+fn other_authorities_have_the_set_fetched_at_once_and_its_keys_stay() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let keeper = Keeper::start(&authority);
+    let folder = Folder::new(&[&authority], &keeper.url(), "jwks_refresh = \"24h\"");
+    let gateway = folder.start();
+    until_metric(&gateway, FETCHED, |count| count == 1.0);
+    folder.trust(&[&other]);
+    reload(&gateway, "ok");
+    until_metric(&gateway, FAILED, |count| count >= 1.0);
+    assert_eq!((keeper.try_token(&gateway), metric(&gateway, FETCHED)), (200, 1.0));
+    folder.trust(&[&other, &authority]);
+    reload(&gateway, "ok");
+    until_metric(&gateway, FETCHED, |count| count == 2.0);
+    assert_eq!(keeper.try_token(&gateway), 200);
+}
+
 /// What may be in a file of authorities that is none, and what is said of it.
 fn bad_files() -> Vec<(Vec<u8>, &'static str)> {
     let certificate = std::fs::read_to_string(Authority::new().ca()).unwrap();
