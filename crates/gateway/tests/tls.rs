@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use serde_json::Value;
 use support::config_file::ConfigFile;
-use support::metrics::{closes, metric, until_metric};
+use support::metrics::{closes, eventually, metric, metrics, until_metric};
 use support::peer::{Answer, CLOSE, Peer, TEXT, masked, request_text};
 use support::tls::Authority;
 use support::{Gateway, PATIENCE, fanfare};
@@ -603,6 +603,58 @@ fn past_the_bound_a_connection_ends_before_its_handshake() {
     assert!(Peer::connect(secure.gateway.address).try_secured(&secure.client).is_err());
     assert_eq!(metric(&secure.gateway, "fanfare_refused_connections_total"), 1.0);
     assert_eq!(secure.handshakes("done"), 1.0);
+}
+
+// === the end of a certificate ===
+
+const ENDS: &str = "fanfare_tls_certificate_expiry_timestamp_seconds";
+
+#[test]
+fn the_end_of_the_certificate_that_is_served_is_told() {
+    let secure = Secure::start(&[]);
+    assert_eq!(metric(&secure.gateway, ENDS), 67_090_118_400.0, "the year 4096");
+    secure.authority.issue_until(2100);
+    assert_eq!(metric(&secure.gateway, ENDS), 67_090_118_400.0, "what is in the file is not served yet");
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, ENDS, |seconds| seconds == 4_102_444_800.0);
+    // Who speaks no TLS has none.
+    assert!(!metrics(&Gateway::start(&[])).contains_key(ENDS));
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_served_and_warned_of() {
+    const DONE: &str = "fanfare_config_reloads_total{result=\"ok\"}";
+    let authority = Authority::new();
+    let ended = authority.issue_until(2000);
+    let flags = authority.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let warning = format!("tls_certificate: {}: it ended on Jan  1 00:00:00 2000", authority.certificate());
+    let checked = || {
+        let output =
+            fanfare().arg("check-config").args(&flags).args(["--connections", "10"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = checked();
+    assert!(text.starts_with(&format!("warning: {warning}")) && text.lines().count() == 1, "{text}");
+
+    let (gateway, log) = Gateway::start_logged(&[("FANFARE_LOG", "warn")], &flags);
+    let warnings = || std::fs::read_to_string(log.path()).unwrap().matches(&warning).count();
+    eventually(|| warnings() == 1, "the warning at the start");
+    assert_eq!(metric(&gateway, ENDS), 946_684_800.0);
+    let client = authority.client(&["http/1.1"]);
+    let refused = Peer::connect(gateway.address).try_secured(&client).err().expect("nobody believes it");
+    assert!(refused.to_string().contains("expired"), "{refused}");
+    // A reload says it again, until there is another one.
+    gateway.signal("HUP");
+    until_metric(&gateway, DONE, |reloads| reloads == 1.0);
+    eventually(|| warnings() == 2, "the warning of a reload");
+    let next = authority.issue();
+    gateway.signal("HUP");
+    until_metric(&gateway, DONE, |reloads| reloads == 2.0);
+    let peer = Peer::connect(gateway.address).secured(&client);
+    assert!(peer.certificate() == next && next != ended);
+    assert_eq!((warnings(), checked()), (2, String::new()));
 }
 
 // === the configuration ===
