@@ -297,6 +297,11 @@ impl Config {
         if limits.header_bytes < 8192 {
             errors.push("limits.header_bytes: at least 8KiB".into());
         }
+        // A change of keys has to fit before the first byte of a message, or the connection could write nothing more; and
+        // each record costs a call of the system.
+        if limits.tls_unsent_bytes < 1024 {
+            errors.push("limits.tls_unsent_bytes: at least 1KiB".into());
+        }
         if self.listen == self.admin && self.listen.port() != 0 {
             errors.push("admin: the same address as listen".into());
         }

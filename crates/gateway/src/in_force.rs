@@ -5,18 +5,17 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-
-use rustls::ServerConfig;
+use std::time::SystemTime;
 
 use crate::auth::Auth;
 use crate::config::{Config, ConfigError};
-use crate::tls;
+use crate::tls::{self, Tls};
 
 /// The configuration, and what was built from it. Reads like the configuration.
 pub(crate) struct InForce {
     config: Config,
     /// What the public listener shakes hands with, if it speaks TLS.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<Tls>,
     /// Who may.
     pub(crate) who: Arc<Auth>,
     /// How many reloads came before; past its end it stays there.
@@ -30,6 +29,13 @@ impl InForce {
         let who = Arc::new(Auth::new(&config, previous.map(|previous| &*previous.who))?);
         let reload = previous.map_or(0, |previous| previous.reload.saturating_add(1));
         Ok(Self { config, tls, who, reload })
+    }
+
+    /// What is legal, and hardly what anybody wants: in the configuration, and in what was built from it. A line each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.config.warnings();
+        warnings.extend(self.tls.as_ref().and_then(|tls| tls.warning(&self.config, SystemTime::now())));
+        warnings
     }
 }
 

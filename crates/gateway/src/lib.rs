@@ -53,6 +53,7 @@ mod liveness;
 pub mod log;
 mod metrics;
 pub mod open_files;
+mod pem;
 mod poll;
 mod proxy_protocol;
 mod publish;

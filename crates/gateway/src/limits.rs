@@ -147,6 +147,7 @@ limits! {
     control_bytes: Bytes = "64KiB", "Answers waiting for one subscriber; past it the connection is closed (4101).";
     #[at_start] socket_send_bytes: Bytes = "64KiB", "SO_SNDBUF of a connection; the kernel doubles it.";
     #[at_start] socket_unsent_bytes: Bytes = "16KiB", "TCP_NOTSENT_LOWAT of a connection: what waits in the kernel rather than in the outbox.";
+    tls_unsent_bytes: Bytes = "16KiB", "Bytes encrypted for a connection under TLS that the kernel has yet to take: what waits beside the outbox. At least 1KiB.";
     #[at_start] user_timeout: Time = "30s", "TCP_USER_TIMEOUT of a connection: unacknowledged data for this long ends it.";
     #[at_start] listen_backlog: Count = "4096", "Connections waiting to be accepted, per worker.";
     accept_pause: Time = "100ms", "How long accepting stops when the process is out of file descriptors.";

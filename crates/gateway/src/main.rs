@@ -58,11 +58,11 @@ fn main() -> ExitCode {
 
 fn serve(config: Config, source: Source) -> anyhow::Result<()> {
     open_files::raise(&config);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
     let workers = config.workers;
     let server = Server::bind(config, None)?.reloading(source);
+    for warning in server.warnings() {
+        tracing::warn!("{warning}");
+    }
     let (address, admin) = (server.address, server.admin_address);
     server.serve(|_| {
         // One line that a supervisor or a test can wait for.

@@ -18,7 +18,7 @@ use crate::alone::Alone;
 use crate::auth::failure::{ALL_FAILURES, FAILURES};
 use crate::limits::LIMITS;
 use crate::server::Shared;
-use crate::tls::Handshake;
+use crate::tls::{Handshake, Tls};
 use crate::transport::disconnect::{ALL_LABELS, LABELS};
 
 /// A number that one thread writes and all may read.
@@ -232,7 +232,14 @@ impl Page {
             sample(MetricType::GAUGE, Some(("writer", "ring")), rings),
             sample(MetricType::GAUGE, Some(("writer", "inline")), shared.counters.len() as f64 - rings),
         ];
-        vec![
+        let certificate = config.tls.as_ref().and_then(Tls::ends).map(|ends| {
+            gauge(
+                "fanfare_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate that is served ends, as Unix time.",
+                ends as f64,
+            )
+        });
+        let mut families = vec![
             family(
                 "fanfare_connections",
                 "Open connections, by what they carry.",
@@ -524,7 +531,9 @@ impl Page {
                 MetricType::GAUGE,
                 vec![sample(MetricType::GAUGE, Some(("version", env!("CARGO_PKG_VERSION"))), 1.0)],
             ),
-        ]
+        ];
+        families.extend(certificate);
+        families
     }
 
     fn histogram(&self, name: &str, help: &str, read: impl Fn(&Counters) -> &Histogram) -> MetricFamily {

@@ -193,6 +193,11 @@ impl Server {
         Self { source: Some(source), ..self }
     }
 
+    /// What is legal in its configuration, and hardly what anybody wants. A line each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.config().warnings()
+    }
+
     /// Serves until a signal or `stop` ends it, and the drain after that.
     pub fn serve(self, on_ready: impl FnOnce(Stop)) -> anyhow::Result<()> {
         let runtime = runtime().context("cannot start the control plane")?;

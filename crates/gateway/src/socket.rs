@@ -6,15 +6,15 @@
 //!
 //! ```text
 //!   write ─► records left over? ─┬─ yes, and the kernel takes no more ──────────────────► Blocked
-//!                                └─ no ─► encrypt RECORDS_MAX ─► the kernel took all? ─┬─ yes: on with the rest
-//!                                                                                     └─ no: so much was taken
+//!                                └─ no ─► encrypt some ─► the kernel took all? ─┬─ yes: on with the rest
+//!                                                                              └─ no: so much was taken
 //! ```
 //!
 //! What is encrypted counts as written. Records left over are the session's to flush: it is woken, and
 //! [`poll_write_ready`](Socket::poll_write_ready) is only ready behind them.
 //!
 //! # Owner        one worker's thread; not `Send`
-//! # Bounds       [`RECORDS_MAX`] of plaintext in records left over, beside the outbox
+//! # Bounds       `Limits::tls_unsent_bytes` of plaintext in records left over, beside the outbox
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Error, ErrorKind, IoSlice, Read, Write};
@@ -31,9 +31,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::worker::Worker;
-
-/// As much is encrypted before the kernel has to take it: one record of the largest size.
-pub(crate) const RECORDS_MAX: usize = 16 * 1024;
 
 /// See the [module](self).
 pub(crate) enum Socket {
@@ -119,7 +116,7 @@ pub(crate) struct TlsSocket {
 impl TlsSocket {
     pub(crate) fn new(stream: TlsStream<TcpStream>, worker: Rc<Worker>) -> Self {
         let (tcp, mut session) = stream.into_inner();
-        session.set_buffer_limit(Some(RECORDS_MAX));
+        session.set_buffer_limit(Some(worker.shared.config().limits.tls_unsent_bytes));
         worker.counters().tls_connections.add(1);
         // The handshake may have read ahead.
         Self { tcp, session: RefCell::new(session), decrypted: Cell::new(true), worker }
@@ -176,7 +173,7 @@ impl TlsSocket {
             let count = if taken == 0 {
                 session.writer().write_vectored(slices)?
             } else {
-                // More than RECORDS_MAX: what it took costs more than a copy of the list.
+                // More than the bound: what it took costs more than a copy of the list.
                 let mut rest = slices.to_vec();
                 let mut rest = &mut rest[..];
                 IoSlice::advance_slices(&mut rest, taken);

@@ -11,13 +11,15 @@
 //! A reload reads the certificate again: whoever is connected stays so, and a handshake under way goes on with what it began with.
 //! Tickets end with the certificate they were given under, so that whoever comes later sees the new one.
 
+mod validity;
+
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
@@ -27,8 +29,34 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
+use crate::pem;
 use crate::socket::{Socket, TlsSocket};
 use crate::worker::Worker;
+use validity::Validity;
+
+/// What handshakes are made with, and what is known of it.
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Of the certificate itself, the chain behind it not counted; nothing, if it cannot be read.
+    validity: Option<Validity>,
+}
+
+impl Tls {
+    /// When its certificate ends, as Unix time.
+    pub(crate) fn ends(&self) -> Option<i64> {
+        self.validity.as_ref().map(Validity::ends)
+    }
+
+    /// What clients have against the certificate at `now`, as a line that names the key of the configuration.
+    pub(crate) fn warning(&self, config: &Config, now: SystemTime) -> Option<String> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let fault = match &self.validity {
+            Some(validity) => validity.fault(i64::try_from(now).unwrap_or(i64::MAX))?,
+            None => "when it ends cannot be read".into(),
+        };
+        Some(wrong("tls_certificate", config.tls_certificate.as_ref()?, fault))
+    }
+}
 
 /// What is wrong with the certificate and its key, if the configuration names them: one line that names the key of the
 /// configuration, and nothing of what is in the files.
@@ -37,42 +65,28 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
 }
 
 /// What handshakes are made with, of the certificate and the key that the configuration names; nothing, if it names none.
-pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
+pub(crate) fn read(config: &Config) -> Result<Option<Tls>, String> {
     match (&config.tls_certificate, &config.tls_key) {
         (None, None) => Ok(None),
         (Some(_), None) => Err("tls_key: missing, while there is a tls_certificate".into()),
         (None, Some(_)) => Err("tls_certificate: missing, while there is a tls_key".into()),
         (Some(certificate), Some(key)) => {
-            let chain =
-                read_chain(certificate).map_err(|error| wrong("tls_certificate", certificate, error))?;
-            let read = PrivateKeyDer::from_pem_file(key).map_err(in_pem);
-            let read = read.map_err(|error| wrong("tls_key", key, &error))?;
-            server_config(chain, read).map(Some).map_err(|error| match error {
+            let chain = pem::certificates(certificate)
+                .map_err(|error| wrong("tls_certificate", certificate, error))?;
+            let read = pem::private_key(key).map_err(|error| wrong("tls_key", key, error))?;
+            let validity = chain.first().and_then(Validity::read);
+            let config = server_config(chain, read).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => wrong("tls_key", key, "not the certificate's key"),
                 rustls::Error::General(_) => wrong("tls_key", key, "not a key that can sign"),
                 _ => wrong("tls_certificate", certificate, "not a certificate"),
-            })
+            })?;
+            Ok(Some(Tls { config, validity }))
         }
     }
 }
 
 fn wrong(name: &str, path: &Path, what: impl AsRef<str>) -> String {
     format!("{name}: {}: {}", path.display(), what.as_ref())
-}
-
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(in_pem)?.collect();
-    let chain = chain.map_err(in_pem)?;
-    if chain.is_empty() { Err(in_pem(pem::Error::NoItemsFound)) } else { Ok(chain) }
-}
-
-/// What the file does not have. The library's own text may quote it, and it may hold a key.
-fn in_pem(error: pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "nothing of the kind in it in PEM form, unencrypted".into(),
-        _ => "not in PEM form".into(),
-    }
 }
 
 fn server_config(
@@ -95,7 +109,8 @@ fn server_config(
 pub(crate) async fn shake_hands(worker: &Rc<Worker>, stream: TcpStream) -> Result<Socket, Handshake> {
     let in_force = worker.shared.config();
     let tls = in_force.tls.as_ref().ok_or(Handshake::Gone)?;
-    let (acceptor, limit) = (TlsAcceptor::from(Arc::clone(tls)), in_force.limits.tls_handshake_timeout);
+    let (acceptor, limit) =
+        (TlsAcceptor::from(Arc::clone(&tls.config)), in_force.limits.tls_handshake_timeout);
     drop(in_force);
     match timeout(limit, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Ok(Socket::Tls(Box::new(TlsSocket::new(stream, Rc::clone(worker))))),
@@ -151,6 +166,7 @@ impl Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
     use std::io::{Read, Write};
@@ -198,7 +214,7 @@ mod tests {
             ..Config::default()
         };
         let first = issue(&config);
-        let tls = read(&config).unwrap().unwrap();
+        let tls = read(&config).unwrap().unwrap().config;
         let second = issue(&config);
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates([first.clone(), second.clone()]);
@@ -212,7 +228,7 @@ mod tests {
         let (mut server, mut connected) = shake_hands(&tls, &client);
         assert_eq!(connected.peer_certificates().unwrap(), [first]);
 
-        let tls = read(&config).unwrap().unwrap();
+        let tls = read(&config).unwrap().unwrap().config;
         // The client has a ticket of the first certificate, which is worth nothing now.
         let (_, later) = shake_hands(&tls, &client);
         assert_eq!(later.peer_certificates().unwrap(), std::slice::from_ref(&second));
@@ -229,6 +245,29 @@ mod tests {
         assert_eq!(&heard, b"still here");
 
         std::fs::write(folder.path().join("key"), "").unwrap();
-        assert!(read(&config).unwrap_err().starts_with("tls_key: "));
+        assert!(read(&config).err().unwrap().starts_with("tls_key: "));
+    }
+
+    #[test]
+    fn a_certificate_whose_end_cannot_be_read_is_served_and_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            tls_certificate: Some(folder.path().join("certificate")),
+            tls_key: Some(folder.path().join("key")),
+            ..Config::default()
+        };
+        let mut forged = issue(&config).to_vec();
+        let tls = read(&config).unwrap().unwrap();
+        assert!(tls.ends().is_some() && tls.warning(&config, SystemTime::now()).is_none());
+        // The year in which those of this library end.
+        let end = forged.windows(4).position(|digits| digits == b"4096").unwrap();
+        forged[end] = b'x';
+        let text = base64::engine::general_purpose::STANDARD.encode(forged);
+        let text = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        std::fs::write(config.tls_certificate.as_ref().unwrap(), text).unwrap();
+        let tls = read(&config).unwrap().unwrap();
+        assert_eq!(tls.ends(), None);
+        let warning = tls.warning(&config, SystemTime::now()).unwrap();
+        assert!(warning.starts_with("tls_certificate: ") && warning.ends_with("cannot be read"), "{warning}");
     }
 }

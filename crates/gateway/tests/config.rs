@@ -40,6 +40,7 @@ fn a_bad_flag_names_its_key_before_anything_listens() {
     check(&["--outbox-bytes", "64KB"], "outbox_bytes: \"64KB\"");
     check(&["--outbox-bytes", "1.5MiB"], "outbox_bytes: ");
     check(&["--outbox-bytes", "0"], "outbox_bytes: ");
+    check(&["--tls-unsent-bytes", "0"], "tls_unsent_bytes: \"0\"");
     check(&["--outbox-bytes", "99999999999GiB"], "outbox_bytes: ");
     check(&["--connections=-1"], "connections: \"-1\"");
     check(&["--connections", ""], "connections: ");
@@ -61,6 +62,7 @@ fn values_that_contradict_each_other_are_refused() {
     check(&["--inbox-bytes", "512KiB"], "limits.body_bytes: ");
     check(&["--inbox-messages", "100"], "limits.body_messages: ");
     check(&["--header-bytes", "4KiB"], "limits.header_bytes: ");
+    check(&["--tls-unsent-bytes", "1023"], "limits.tls_unsent_bytes: at least 1KiB");
     check(&["--listen", "127.0.0.1:9000", "--admin", "127.0.0.1:9000"], "admin: ");
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 use support::Gateway;
 use support::peer::request;
+use support::tls::Authority;
 
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -33,9 +34,10 @@ fn names(text: &str) -> BTreeSet<String> {
     words.map(str::to_owned).collect()
 }
 
-/// Every name that a gateway serves samples under.
+/// Every name that a gateway serves samples under; under TLS, it has one more.
 fn served() -> BTreeSet<String> {
-    let gateway = Gateway::start(&[]);
+    let authority = Authority::new();
+    let gateway = Gateway::start(&authority.flags().each_ref().map(String::as_str));
     let page = request(gateway.admin, "GET", "/metrics", &[], "");
     let samples = page.text().lines().filter(|line| !line.starts_with('#'));
     samples.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()

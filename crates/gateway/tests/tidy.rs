@@ -193,7 +193,9 @@ fn rows<'a>(document: &'a str, heading: &str) -> impl Iterator<Item = (&'a str, 
 
 #[test]
 fn every_metric_is_documented() {
-    let gateway = support::Gateway::start(&[]);
+    // Under TLS, it has one more.
+    let authority = support::tls::Authority::new();
+    let gateway = support::Gateway::start(&authority.flags().each_ref().map(String::as_str));
     let mut stream = TcpStream::connect(gateway.admin).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut page = String::new();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use serde_json::Value;
 use support::config_file::ConfigFile;
-use support::metrics::{closes, metric, until_metric};
+use support::metrics::{closes, eventually, metric, metrics, until_metric};
 use support::peer::{Answer, CLOSE, Peer, TEXT, masked, request_text};
 use support::tls::Authority;
 use support::{Gateway, PATIENCE, fanfare};
@@ -393,6 +393,52 @@ fn a_slow_reader_is_subject_to_its_topics_policy() {
 }
 
 #[test]
+fn what_is_encrypted_before_its_time_is_bounded_as_it_was_when_the_connection_began() {
+    const LARGE: usize = 900_000;
+    let file = ConfigFile::new("[limits]\ntls_unsent_bytes = \"2MiB\"\n");
+    let flags = ["--config", file.path(), "--outbox-bytes", "4MiB", "--message-bytes", "1MiB"];
+    let secure = Secure::start(&flags);
+    let mut before = secure.stalled(&["before"]);
+    file.rewrite("[limits]\ntls_unsent_bytes = \"1KiB\"\n");
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, "fanfare_limit{limit=\"tls_unsent_bytes\"}", |bytes| bytes == 1024.0);
+    let mut after = secure.stalled(&["after"]);
+    let large = format!("\"{}\"", "x".repeat(LARGE));
+    // Taken whole, it is nowhere but in the records.
+    secure.post("before", &large);
+    until_metric(&secure.gateway, "fanfare_deliveries_total", |count| count == 1.0);
+    assert_eq!(metric(&secure.gateway, "fanfare_outbox_bytes"), 0.0);
+    secure.post("after", &large);
+    until_metric(&secure.gateway, "fanfare_outbox_bytes", |bytes| bytes > LARGE as f64 / 2.0);
+    for peer in [&mut before, &mut after] {
+        assert_eq!(peer.json()["data"].to_string(), large);
+    }
+    until_metric(&secure.gateway, "fanfare_outbox_bytes", |bytes| bytes == 0.0);
+}
+
+#[test]
+fn the_smallest_bound_of_records_has_room_for_other_keys_and_for_messages() {
+    let secure = Secure::start(&["--outbox-bytes", "64MiB", "--tls-unsent-bytes", "1KiB"]);
+    let mut slow = secure.stalled(&["a"]);
+    let mut publisher = secure.peer();
+    const EACH: u64 = 40;
+    for round in 0..5 {
+        for number in 1..=EACH {
+            let body = payload(round * EACH + number);
+            let headers = [("content-type", "application/json")];
+            assert_eq!(publisher.request("POST", "/topics/a", &headers, body).status, 200);
+        }
+        slow.change_keys();
+        for number in 1..=EACH {
+            let message = slow.json();
+            assert_eq!(message["offset"], round * EACH + number);
+            assert_eq!(message["data"].to_string(), payload(round * EACH + number));
+        }
+        assert_eq!(slow.fence(), [Value::Null; 0]);
+    }
+}
+
+#[test]
 fn who_never_reads_again_is_thrown_out() {
     let secure = Secure::start(&["--close-timeout", "200ms"]);
     let _slow = secure.stalled(&["a"]);
@@ -557,6 +603,58 @@ fn past_the_bound_a_connection_ends_before_its_handshake() {
     assert!(Peer::connect(secure.gateway.address).try_secured(&secure.client).is_err());
     assert_eq!(metric(&secure.gateway, "fanfare_refused_connections_total"), 1.0);
     assert_eq!(secure.handshakes("done"), 1.0);
+}
+
+// === the end of a certificate ===
+
+const ENDS: &str = "fanfare_tls_certificate_expiry_timestamp_seconds";
+
+#[test]
+fn the_end_of_the_certificate_that_is_served_is_told() {
+    let secure = Secure::start(&[]);
+    assert_eq!(metric(&secure.gateway, ENDS), 67_090_118_400.0, "the year 4096");
+    secure.authority.issue_until(2100);
+    assert_eq!(metric(&secure.gateway, ENDS), 67_090_118_400.0, "what is in the file is not served yet");
+    secure.gateway.signal("HUP");
+    until_metric(&secure.gateway, ENDS, |seconds| seconds == 4_102_444_800.0);
+    // Who speaks no TLS has none.
+    assert!(!metrics(&Gateway::start(&[])).contains_key(ENDS));
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_served_and_warned_of() {
+    const DONE: &str = "fanfare_config_reloads_total{result=\"ok\"}";
+    let authority = Authority::new();
+    let ended = authority.issue_until(2000);
+    let flags = authority.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let warning = format!("tls_certificate: {}: it ended on Jan  1 00:00:00 2000", authority.certificate());
+    let checked = || {
+        let output =
+            fanfare().arg("check-config").args(&flags).args(["--connections", "10"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = checked();
+    assert!(text.starts_with(&format!("warning: {warning}")) && text.lines().count() == 1, "{text}");
+
+    let (gateway, log) = Gateway::start_logged(&[("FANFARE_LOG", "warn")], &flags);
+    let warnings = || std::fs::read_to_string(log.path()).unwrap().matches(&warning).count();
+    eventually(|| warnings() == 1, "the warning at the start");
+    assert_eq!(metric(&gateway, ENDS), 946_684_800.0);
+    let client = authority.client(&["http/1.1"]);
+    let refused = Peer::connect(gateway.address).try_secured(&client).err().expect("nobody believes it");
+    assert!(refused.to_string().contains("expired"), "{refused}");
+    // A reload says it again, until there is another one.
+    gateway.signal("HUP");
+    until_metric(&gateway, DONE, |reloads| reloads == 1.0);
+    eventually(|| warnings() == 2, "the warning of a reload");
+    let next = authority.issue();
+    gateway.signal("HUP");
+    until_metric(&gateway, DONE, |reloads| reloads == 2.0);
+    let peer = Peer::connect(gateway.address).secured(&client);
+    assert!(peer.certificate() == next && next != ended);
+    assert_eq!((warnings(), checked()), (2, String::new()));
 }
 
 // === the configuration ===

@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use arc_swap::{ArcSwap, Guard};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use rustls::ClientConfig;
 use tokio::sync::Notify;
 
 use super::token::{TokenKey, TokenKeys};
 use crate::config::Config;
+use fetch::Target;
 
 pub(crate) use fetch::run;
 
@@ -25,10 +25,8 @@ const KEYS_MAX: usize = 100;
 
 /// The set that a configuration names, as it was when it was read last.
 pub(crate) struct KeySet {
-    /// Where it is fetched, if it is.
-    url: Option<String>,
-    /// How, if that is an `https` URL.
-    tls: Option<Arc<ClientConfig>>,
+    /// Where it is fetched, if it is: the very same as before a reload that changes nothing about it.
+    target: Option<Arc<Target>>,
     keys: ArcSwap<TokenKeys>,
     /// Which keys of the process, configured ones included, these are: no others have the number.
     generation: AtomicU64,
@@ -42,23 +40,24 @@ static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 impl KeySet {
     pub(crate) fn new(config: &Config, previous: Option<&Self>, errors: &mut Vec<String>) -> Self {
         let set = Self {
-            url: None,
-            tls: None,
+            target: None,
             keys: ArcSwap::from_pointee(Arc::from([])),
             generation: AtomicU64::new(GENERATIONS.fetch_add(1, Relaxed) + 1),
             asked: Notify::new(),
         };
         match &config.auth.jwks {
             Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
-                let tls = url.starts_with("https://").then(|| fetch::tls(config, errors)).flatten();
-                if let Err(error) = fetch::Target::read(url) {
-                    errors.push(format!("jwks: {url:?}: {error}"));
+                let Some(mut target) = Target::new(url, config, errors).map(Arc::new) else { return set };
+                if let Some(previous) = previous
+                    && let Some(known) = &previous.target
+                    && known.url == target.url
+                {
+                    set.keys.store(previous.keys.load_full());
+                    if known.trust == target.trust {
+                        target = Arc::clone(known);
+                    }
                 }
-                let known = previous.filter(|previous| previous.url.as_ref() == Some(url));
-                if let Some(known) = known {
-                    set.keys.store(known.keys.load_full());
-                }
-                Self { url: Some(url.clone()), tls, ..set }
+                Self { target: Some(target), ..set }
             }
             Some(path) => {
                 let path = config.path(path.as_ref());
@@ -90,7 +89,7 @@ impl KeySet {
 
     /// Asks for another fetch, some time.
     pub(crate) fn ask(&self) {
-        if self.url.is_some() {
+        if self.target.is_some() {
             self.asked.notify_one();
         }
     }

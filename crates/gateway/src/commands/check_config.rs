@@ -11,8 +11,8 @@ use crate::open_files;
 /// # Errors
 /// A [`ConfigError`](crate::config::ConfigError) for a file that is named and is not what it should be.
 pub fn run(config: &Config, print: bool) -> anyhow::Result<()> {
-    InForce::build(config.clone(), None)?;
-    for warning in config.warnings().into_iter().chain(open_files::warning(config)) {
+    let in_force = InForce::build(config.clone(), None)?;
+    for warning in in_force.warnings().into_iter().chain(open_files::warning(config)) {
         eprintln!("warning: {warning}");
     }
     let text = if print { config.to_toml() } else { "the configuration is right\n".into() };

@@ -10,7 +10,7 @@ const PING_INTERVAL_MAX: Duration = Duration::from_secs(75);
 
 impl Config {
     /// One line for each contradiction that is no error, naming its key.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let limits = &self.limits;
         let mut warnings = Vec::new();
         let mut warn = |applies: bool, text: String| {

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 /// Who signs the gateway's certificate. Its files are gone with it.
@@ -35,9 +37,15 @@ impl Authority {
 
     /// Another certificate with another key, in the place of those that are there. Returns it in DER.
     pub fn issue(&self) -> Vec<u8> {
+        self.issue_until(4096)
+    }
+
+    /// The same; it ends when that year begins.
+    pub fn issue_until(&self, year: i32) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("an address is a name");
         params.distinguished_name.push(DnType::CommonName, "a gateway of a test");
         params.use_authority_key_identifier_extension = true;
+        params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
         std::fs::write(self.file("certificate.pem"), certificate.pem()).expect("a file can be written");
@@ -84,6 +92,16 @@ impl Authority {
     /// A client that trusts nobody.
     pub fn distrustful_client(&self) -> Arc<ClientConfig> {
         client_that_trusts(RootCertStore::empty(), &[&TLS13, &TLS12], &[])
+    }
+
+    /// What a server of a test's own shakes hands with: what is in the files now.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let certificate = CertificateDer::from_pem_file(self.certificate()).expect("the file is there");
+        let key = PrivateKeyDer::from_pem_file(self.key()).expect("the file is there");
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]);
+        let builder = builder.expect("the provider has suites of both versions").with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![certificate], key).expect("they are a pair"))
     }
 
     fn roots(&self) -> RootCertStore {

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | at the start, and for another URL | at once |
+//! | at the start, for another URL, and under other authorities | at once |
 //! | after a success | `jwks_refresh` later; after `Limits::jwks_pause`, if a token has named a key that is not there |
 //! | after a failure | a second later, then twice as long each time, up to `Limits::jwks_pause` |
 //!
@@ -19,20 +19,21 @@ use hyper::header::{ACCEPT, HOST};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{KeySet, TokenKeys, read};
+use super::{TokenKeys, read};
 use crate::config::Config;
 use crate::limits::Limits;
+use crate::log::Shown;
+use crate::pem;
 use crate::server::Shared;
 
-/// How often it is looked whether it is time, and whether another URL is configured.
+/// How often it is looked whether it is time, and whether something else is configured.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The shortest time to another attempt after one that failed.
@@ -45,12 +46,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let config = Arc::clone(&*shared.config());
         let auth = Arc::clone(&config.who);
         let (limits, set) = (&config.limits, &auth.key_set);
-        let Some(url) = &set.url else {
+        let Some(target) = &set.target else {
             sleep(TICK).await;
             continue;
         };
-        if next.url.as_ref() != Some(url) {
-            next = Next { url: Some(url.clone()), ..Next::default() };
+        if !next.is_for(target) {
+            next = Next { target: Some(Arc::clone(target)), ..Next::default() };
         }
         if !next.is_due(Instant::now(), config.auth.jwks_refresh, limits.jwks_pause) {
             tokio::select! {
@@ -59,7 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
             continue;
         }
-        let fetched = Box::pin(fetch(set, url, limits)).await;
+        let fetched = Box::pin(fetch(target, limits)).await;
         let [succeeded, failed] = &shared.key_set_fetches;
         match &fetched {
             Ok(keys) => {
@@ -67,12 +68,16 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 set.replace(Arc::clone(keys));
                 // Meanwhile the configuration may have been replaced.
                 let current = Arc::clone(&shared.config().who);
-                if !Arc::ptr_eq(&current, &auth) && current.key_set.url.as_ref() == Some(url) {
+                if !Arc::ptr_eq(&current, &auth)
+                    && current.key_set.target.as_ref().is_some_and(|now| next.is_for(now))
+                {
                     current.key_set.replace(Arc::clone(keys));
                 }
             }
             Err(error) => {
                 failed.fetch_add(1, Relaxed);
+                // Some of it may be the other side's words.
+                let error = Shown(error.as_bytes());
                 tracing::warn!(%error, "the key set cannot be fetched: the keys that were there stay");
             }
         }
@@ -83,8 +88,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// When it is time again.
 #[derive(Default)]
 struct Next {
-    /// For which URL.
-    url: Option<String>,
+    /// For which target.
+    target: Option<Arc<Target>>,
     last: Option<Instant>,
     /// Failures since the last success.
     failures: u32,
@@ -93,6 +98,10 @@ struct Next {
 }
 
 impl Next {
+    fn is_for(&self, target: &Arc<Target>) -> bool {
+        self.target.as_ref().is_some_and(|known| Arc::ptr_eq(known, target))
+    }
+
     fn is_due(&self, now: Instant, refresh: Duration, pause: Duration) -> bool {
         let wait = match self.failures {
             0 if self.asked => pause.min(refresh),
@@ -109,8 +118,11 @@ impl Next {
     }
 }
 
-/// Where a URL leads.
+/// Where a URL leads, and whom a connection there trusts.
 pub(super) struct Target {
+    pub(super) url: String,
+    /// Of an `https` URL.
+    pub(super) trust: Option<Trust>,
     /// For the `Host` header.
     authority: String,
     host: String,
@@ -119,7 +131,20 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn read(url: &str) -> Result<Self, &'static str> {
+    /// What is wrong with the URL, or with the authorities that are to be trusted there, is a line each that names its key.
+    pub(super) fn new(url: &str, config: &Config, errors: &mut Vec<String>) -> Option<Self> {
+        let target = Self::read(url).map_err(|error| format!("jwks: {url:?}: {error}"));
+        let trust = url.starts_with("https://").then(|| Trust::read(config)).transpose();
+        match (target, trust) {
+            (Ok(target), Ok(trust)) => Some(Self { trust, ..target }),
+            (target, trust) => {
+                errors.extend(target.err().into_iter().chain(trust.err()));
+                None
+            }
+        }
+    }
+
+    fn read(url: &str) -> Result<Self, &'static str> {
         let uri: Uri = url.parse().map_err(|_| "not a URL")?;
         let authority = uri.authority().ok_or("it names no host")?;
         if authority.as_str().contains('@') {
@@ -127,6 +152,8 @@ impl Target {
         }
         let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         Ok(Self {
+            url: url.to_owned(),
+            trust: None,
             authority: authority.as_str().to_owned(),
             host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: authority.port_u16().unwrap_or(default),
@@ -135,40 +162,57 @@ impl Target {
     }
 }
 
-/// What a connection to an `https` URL trusts.
-pub(super) fn tls(config: &Config, errors: &mut Vec<String>) -> Option<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    match &config.auth.jwks_ca {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            let path = config.path(path);
-            let certificates =
-                CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let added = certificates.map(|certificates| roots.add_parsable_certificates(certificates).0);
-            match added {
-                Ok(0) => errors.push(format!("jwks_ca: {}: there is no certificate in it", path.display())),
-                Ok(_) => {}
-                Err(error) => errors.push(format!("jwks_ca: {}: {error}", path.display())),
-            }
-        }
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().expect("the provider has them");
-    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+/// Whom a connection to an `https` URL trusts.
+pub(super) struct Trust {
+    roots: Arc<RootCertStore>,
+    /// How it is made, so that it does.
+    tls: Arc<ClientConfig>,
 }
 
-async fn fetch(set: &KeySet, url: &str, limits: &Limits) -> Result<TokenKeys, String> {
-    let target = Target::read(url)?;
+impl Trust {
+    fn read(config: &Config) -> Result<Self, String> {
+        let roots = Arc::new(roots(config)?);
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().expect("the provider has them");
+        let tls = builder.with_root_certificates(Arc::clone(&roots)).with_no_client_auth();
+        Ok(Self { roots, tls: Arc::new(tls) })
+    }
+}
+
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        self.roots.roots == other.roots.roots
+    }
+}
+
+/// Those that `jwks_ca` has, and nobody else; without it, those whom browsers trust.
+fn roots(config: &Config) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = &config.auth.jwks_ca else {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        return Ok(roots);
+    };
+    let path = config.path(path);
+    let wrong = |what: String| format!("jwks_ca: {}: {what}", path.display());
+    for (index, certificate) in pem::certificates(&path).map_err(wrong)?.into_iter().enumerate() {
+        // Left out in silence, it would only be missed when a fetch fails.
+        let added = roots.add(certificate);
+        added.map_err(|_| wrong(format!("certificate {} in it is none", index + 1)))?;
+    }
+    Ok(roots)
+}
+
+async fn fetch(target: &Target, limits: &Limits) -> Result<TokenKeys, String> {
     let exchange = async {
         let address = (target.host.as_str(), target.port);
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        match &set.tls {
-            None => Box::pin(get(stream, &target, limits.jwks_bytes)).await,
-            Some(tls) => {
+        match &target.trust {
+            None => Box::pin(get(stream, target, limits.jwks_bytes)).await,
+            Some(trust) => {
                 let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
-                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+                let stream = TlsConnector::from(Arc::clone(&trust.tls)).connect(name, stream).await;
                 let stream = stream.map_err(|error| error.to_string())?;
-                Box::pin(get(stream, &target, limits.jwks_bytes)).await
+                Box::pin(get(stream, target, limits.jwks_bytes)).await
             }
         }
     };
@@ -243,5 +287,28 @@ mod tests {
         assert_eq!(read("https://a.test"), expect("a.test", "a.test", 443, "/"));
         assert_eq!(read("https://[::1]:8443/k"), expect("[::1]:8443", "::1", 8443, "/k"));
         assert!(read("https://user:word@a.test/").is_err() && read("https://").is_err());
+    }
+
+    #[test]
+    fn authorities_of_ones_own_are_trusted_in_place_of_those_of_browsers() {
+        let authority = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap().cert;
+        let (one, other) = (authority("one.test"), authority("other.test"));
+        let folder = tempfile::tempdir().unwrap();
+        let check = |text: &str, expect: Result<usize, &str>| {
+            std::fs::write(folder.path().join("ca.pem"), text).unwrap();
+            let mut config = Config { folder: folder.path().into(), ..Config::default() };
+            config.auth.jwks_ca = Some("ca.pem".into());
+            let path = format!("jwks_ca: {}: ", folder.path().join("ca.pem").display());
+            let roots = roots(&config).map(|roots| roots.len());
+            assert_eq!(roots, expect.map_err(|error| path + error), "{text}");
+        };
+        assert!(roots(&Config::default()).unwrap().len() > 100);
+        check(&one.pem(), Ok(1));
+        check(&format!("one\n{}\n\nother\n{}", one.pem(), other.pem()), Ok(2));
+        check("", Err("nothing of the kind in it in PEM form, unencrypted"));
+        let none = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        check(none, Err("certificate 1 in it is none"));
+        check(&(one.pem() + none), Err("certificate 2 in it is none"));
+        check(&one.pem()[..100], Err("not in PEM form"));
     }
 }
