@@ -10,6 +10,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use fanfare_client::{Client, Payload, PublishError, Publisher};
 use fanfare_market::Market;
+use fanfare_wire::{Name, Pattern};
 use http_body_util::Full;
 use hyper::Response;
 use hyper::header::{
@@ -75,7 +76,7 @@ pub(crate) fn response(content_type: &'static str, bytes: Bytes) -> Response<Bod
 
 /// Runs the demo until a signal ends it. When the usual ports are taken and no address was named, free ones do.
 pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64) -> anyhow::Result<()> {
-    anyhow::ensure!(config.tls_certificate.is_none(), "the demo speaks no TLS: leave tls_certificate out");
+    check(&config)?;
     // Nobody wants to wait for a balancer and for thousands of clients here.
     config.limits.drain_grace = config.limits.drain_grace.min(Duration::from_millis(100));
     config.limits.drain_window = config.limits.drain_window.min(Duration::from_secs(1));
@@ -101,6 +102,31 @@ pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64
         );
         post_from_a_thread(address, symbols, rate, stop);
     })
+}
+
+/// What is published, and what the page subscribes to.
+const TOPICS: [&str; 2] = ["ticker.*", "logs.*"];
+
+/// What a gateway may be told and its demo cannot do: the market, the log and the page show no credential and speak no TLS.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let mut errors = Vec::new();
+    if config.tls_certificate.is_some() {
+        errors.push("tls_certificate: the demo speaks no TLS: leave it out".into());
+    }
+    let names = TOPICS.map(|name| Name::parse(name).expect("it is a pattern"));
+    let cover =
+        |patterns: &[Pattern]| names.iter().all(|name| patterns.iter().any(|pattern| pattern.covers(name)));
+    let anonymous = config.auth.anonymous.as_ref();
+    if config.auth.are_given()
+        && !anonymous.is_some_and(|scope| cover(&scope.publish) && cover(&scope.subscribe))
+    {
+        let [prices, lines] = TOPICS;
+        errors.push(format!(
+            "anonymous: the demo's market, log and page show no credential: let its publish and its subscribe have \
+             {prices:?} and {lines:?}, or leave out api_keys, token_keys, jwks and anonymous"
+        ));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ConfigError(errors)) }
 }
 
 /// The market and the log are publishers like any other: a thread of their own that knows the gateway's address and

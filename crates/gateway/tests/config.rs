@@ -3,7 +3,9 @@
 mod support;
 
 use support::config_file::ConfigFile;
+use support::metrics::until_metric;
 use support::peer::Peer;
+use support::tls::Authority;
 use support::{Gateway, fanfare};
 
 /// Starts `fanfare serve` with a configuration that must be refused, and returns what it said about it.
@@ -133,6 +135,42 @@ fn errors_of_all_sources_are_told_together() {
         &["--config", file.path(), "--ping-interval", "soon", "--topics", "none"],
         &["limits.connections: ", "listen: ", "topics: ", "outbox_bytes: ", "ping_interval: "],
     );
+}
+
+#[test]
+fn a_demo_names_what_it_cannot_do_before_anything_listens() {
+    let any = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let check = |text: &str, args: &[&str], expect: &[&str]| {
+        let file = ConfigFile::new(text);
+        let output = fanfare().arg("demo").args(any).args(["--config", file.path()]).args(args).output();
+        let output = output.expect("the program starts");
+        let said = String::from_utf8(output.stderr).expect("errors are text");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{text}: {said}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), expect.len(), "{text}: {said}");
+        assert!(lines.iter().zip(expect).all(|(line, expect)| line.starts_with(expect)), "{text}: {said}");
+    };
+    let anonymous = ["anonymous: the demo's market, log and page show no credential"];
+    let key = format!("[[api_keys]]\nname = \"a\"\nsha256 = \"{}\"\npublish = [\">\"]\n", "ab".repeat(32));
+    check(&key, &[], &anonymous);
+    let token_key = "[[token_keys]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret_file = \"secret\"";
+    check(token_key, &[], &anonymous);
+    check("jwks = \"keys.json\"", &[], &anonymous);
+    check("[anonymous]", &[], &anonymous);
+    let [both, prices] = ["[\"ticker.*\", \"logs.>\"]", "[\"ticker.*\"]"];
+    check(&format!("[anonymous]\nsubscribe = {both}"), &[], &anonymous);
+    check(&format!("[anonymous]\nsubscribe = {both}\npublish = {prices}"), &[], &anonymous);
+    check(&format!("[anonymous]\nsubscribe = {prices}\npublish = {both}"), &[], &anonymous);
+    let authority = Authority::new();
+    let flags = authority.flags();
+    let tls = flags.each_ref().map(String::as_str);
+    check("", &tls, &["tls_certificate: the demo speaks no TLS"]);
+    check(&key, &tls, &["tls_certificate: ", "anonymous: "]);
+
+    // Where everybody may what the demo does, it is done.
+    let file = ConfigFile::new(format!("{key}[anonymous]\nsubscribe = {both}\npublish = [\">\"]"));
+    let demo = Gateway::demo(&["--config", file.path()]);
+    until_metric(&demo, "fanfare_messages_total", |messages| messages > 20.0);
 }
 
 /// Runs `fanfare check-config`: its exit code, and the lines of its output and of its errors.

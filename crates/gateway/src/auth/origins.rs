@@ -3,22 +3,29 @@
 //!
 //! | `origins` | a WebSocket handshake | any other request |
 //! |---|---|---|
-//! | given | from one of them, from the gateway's own host, or from no page | likewise; the answer names that origin |
-//! | not given, but who may is configured | from the gateway's own host, or from no page | any page may read the answer |
+//! | given | from one of them, from the gateway's own host, or with no `Origin` | likewise; the answer names that origin |
+//! | not given, but who may is configured | from the gateway's own host, or with no `Origin` | any page may read the answer |
 //! | neither | any page | any page may read the answer |
 //!
-//! A credential is never one that the browser adds by itself, so a page of another origin has none but its own.
+//! Programs send no `Origin`, and neither do browsers for what they fetch and a page cannot read: images, scripts, links. The
+//! answer to that says that pages of other origins may not embed it, either (WHATWG Fetch, "Cross-Origin-Resource-Policy").
+//!
+//! A credential is never one that the browser adds by itself, so a page of another origin has none but its own, and no answer
+//! allows a browser's own (`Access-Control-Allow-Credentials`).
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderMap,
-    HeaderValue, ORIGIN, VARY,
+    HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::failure::Failure;
 use crate::error::Body;
 use crate::handshake::is_upgrade;
+
+/// What no page of another origin may embed.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The configured origins.
 #[derive(Debug, Default)]
@@ -36,7 +43,7 @@ pub(crate) enum Readers {
     All,
     /// Those of this origin; another request may have another answer.
     Origin(Box<HeaderValue>),
-    /// None: the request is from no page. Another one may be.
+    /// None but those of the gateway's own host: the request names no origin. Another one may.
     None,
 }
 
@@ -76,7 +83,7 @@ impl Readers {
         let origin = match self {
             Self::All => return "access-control-allow-origin: *\r\n".into(),
             Self::Origin(origin) => origin.to_str().unwrap_or_default(),
-            Self::None => return "vary: origin\r\n".into(),
+            Self::None => return "vary: origin\r\ncross-origin-resource-policy: same-origin\r\n".into(),
         };
         format!("access-control-allow-origin: {origin}\r\nvary: origin\r\n")
     }
@@ -84,14 +91,15 @@ impl Readers {
     /// Says it in an answer, with what a page may see of it.
     pub(crate) fn mark(&self, response: &mut Response<Body>) {
         /// Headers of ours that are not seen by a page otherwise.
-        const SEEN: &str =
-            "age, etag, fanfare-offset, fanfare-age-ms, fanfare-status, idempotent-replayed, retry-after";
+        const SEEN: &str = "age, etag, fanfare-offset, fanfare-age-ms, fanfare-status, idempotent-replayed, \
+                            retry-after, x-request-id";
         let headers = response.headers_mut();
         let origin = match self {
             Self::All => HeaderValue::from_static("*"),
             Self::Origin(origin) => (**origin).clone(),
             Self::None => {
                 headers.insert(VARY, HeaderValue::from_static("origin"));
+                headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
                 return;
             }
         };
@@ -113,7 +121,8 @@ fn preflight_answer<B>(request: &Request<B>) -> Option<Response<Body>> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST"));
-    let allowed = "authorization, content-type, fanfare-event, fanfare-key, idempotency-key, if-none-match, last-event-id";
+    let allowed = "authorization, content-type, fanfare-event, fanfare-key, idempotency-key, if-none-match, last-event-id, \
+                   x-request-id";
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     Some(response)
@@ -255,6 +264,35 @@ mod tests {
         check(&["https://else.test"], false, &[foreign], Err(Failure::Origin));
         check(&["https://else.test"], false, &[], Ok(Readers::None));
         check(&["https://foreign.test"], true, &[foreign, foreign], Err(Failure::Origin));
+    }
+
+    #[test]
+    fn an_answer_to_no_origin_is_not_to_be_embedded_elsewhere() {
+        fn check(readers: &Readers, expect: &[(&str, &str)]) {
+            let mut response = Response::new(Body::default());
+            readers.mark(&mut response);
+            response.headers_mut().remove(ACCESS_CONTROL_EXPOSE_HEADERS);
+            let said: Vec<_> = response
+                .headers()
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                .collect();
+            let lines = readers.lines();
+            let lines: Vec<_> = lines.lines().map(|line| line.split_once(": ").unwrap()).collect();
+            for said in [said, lines] {
+                assert!(
+                    said.len() == expect.len() && expect.iter().all(|row| said.contains(row)),
+                    "{said:?}"
+                );
+            }
+        }
+        let origin = HeaderValue::from_static("https://a.test");
+        check(&Readers::All, &[("access-control-allow-origin", "*")]);
+        check(
+            &Readers::Origin(Box::new(origin)),
+            &[("access-control-allow-origin", "https://a.test"), ("vary", "origin")],
+        );
+        check(&Readers::None, &[("vary", "origin"), ("cross-origin-resource-policy", "same-origin")]);
     }
 
     #[test]

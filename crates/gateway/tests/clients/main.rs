@@ -62,6 +62,11 @@ fn stories() -> Vec<Trial> {
         story("haproxy::a_rolling_restart_loses_nobody", &[Python, HaProxy], rolling_restart),
         story("chromium::the_demo_page_lives", &[Node, Chromium, Curl], demo_page),
         story("chromium::pages_come_back", &[Node, Chromium], browser::pages_come_back),
+        story(
+            "chromium::a_page_of_another_site_may_what_is_said_of_it",
+            &[Node, Chromium],
+            browser::page_of_another_site,
+        ),
         story("nginx::as_deployed_carries_everything", &[Python, Nginx], fronts::nginx),
         story("nginx::as_it_comes_lets_streams_flow", &[Python, Nginx], fronts::nginx_as_it_comes),
         told("haproxy::a_rolling_restart_loses_nothing", &[Python, HaProxy], "python/rolling.py"),

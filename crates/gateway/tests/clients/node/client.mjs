@@ -33,6 +33,13 @@ export async function publish(topic, body, type = "application/json") {
   return response.json();
 }
 
+/** What the gateway counts under a name with its labels. */
+export async function metric(name) {
+  const page = await (await fetch(`${admin}/metrics`)).text();
+  const row = page.split("\n").find((line) => line.startsWith(`${name} `));
+  return Number(row.slice(name.length + 1));
+}
+
 export async function until(what, check) {
   console.log(`waiting: ${what}`);
   while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 50));

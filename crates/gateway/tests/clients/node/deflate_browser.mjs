@@ -1,15 +1,9 @@
 // WebSockets of a page in Chromium, which offers permessage-deflate by itself: fewer bytes than characters.
 
 import { complaintsOf, withBrowser } from "./browser.mjs";
-import { admin, expect, publish, until, url, ws } from "./client.mjs";
+import { expect, metric, publish, until, url, ws } from "./client.mjs";
 
 const book = JSON.stringify(Array.from({ length: 100 }, (_, number) => [`64000.${number}`, "0.5"]));
-
-async function metric(name) {
-  const page = await (await fetch(`${admin}/metrics`)).text();
-  const row = page.split("\n").find((line) => line.startsWith(`${name} `));
-  return Number(row.slice(name.length + 1));
-}
 
 await withBrowser(async (browser) => {
   const page = await browser.newPage();

@@ -17,6 +17,13 @@ await withBrowser(async (browser) => {
   page.on("websocket", (socket) => hosts.add(new URL(socket.url()).host));
   const prices = () => page.locator("#rows td.last").allTextContents();
   const text = (id) => page.locator(`#${id}`).textContent();
+  const sizes = async (view) => {
+    for (const width of [320, 390, 760, 1000, 1280]) {
+      await page.setViewportSize({ width, height: 844 });
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      expect(`what the ${view} is wider than a window of ${width}`, over, 0);
+    }
+  };
 
   await page.goto(url);
   await page.getByText("Live", { exact: true }).waitFor();
@@ -49,6 +56,7 @@ await withBrowser(async (browser) => {
   await page.screenshot({ path: `${artifacts}/demo.png` });
   await page.setViewportSize({ width: 390, height: 844 });
   await page.screenshot({ path: `${artifacts}/demo-phone.png` });
+  await sizes("market");
   await page.setViewportSize({ width: 1280, height: 900 });
 
   // The other view: the lines that were before it was opened, and those that come.
@@ -88,6 +96,7 @@ await withBrowser(async (browser) => {
   await page.screenshot({ path: `${artifacts}/demo-log.png` });
   await page.setViewportSize({ width: 390, height: 844 });
   await page.screenshot({ path: `${artifacts}/demo-log-phone.png` });
+  await sizes("log");
   await page.setViewportSize({ width: 1280, height: 900 });
 
   // No more than 500 are kept, however many come.

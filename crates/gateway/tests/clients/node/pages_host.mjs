@@ -18,12 +18,15 @@ const host = createServer(async (request, response) => {
 await new Promise((resolve) => host.listen(0, "127.0.0.1", resolve));
 host.unref();
 
+/** Where the pages are. */
+export const origin = `http://127.0.0.1:${host.address().port}`;
+
 /** A page that says its state and has a row for each message. */
 export async function open(browser, name, parameters) {
   const page = await browser.newPage({ viewport: { width: 480, height: 520 } });
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
-  await page.goto(`http://127.0.0.1:${host.address().port}/${name}.html?${new URLSearchParams(parameters)}`);
+  await page.goto(`${origin}/${name}.html?${new URLSearchParams(parameters)}`);
   const state = () => page.locator("#state").textContent();
   return {
     name,
