@@ -61,7 +61,7 @@
  * @typedef {Record<string, any>} Frame
  *
  * Why a link ended.
- * @typedef {{ code: number, reason: string, retryMs?: number }} End
+ * @typedef {{ code: number, reason: string, retryMs?: number, refused?: boolean }} End
  *
  * @typedef {object} Owner what a link tells
  * @property {(welcome: Frame) => void} opened
@@ -72,6 +72,8 @@
 const SUBPROTOCOL = "fanfare.v1.json";
 /** What stands before a token among the subprotocols: a browser's WebSocket sends no other header. */
 const BEARER = "fanfare.bearer.";
+/** An `EventSource` that was refused. One that was not reached, or has ended, would come back by itself. */
+const EVENT_SOURCE_CLOSED = 2;
 const TIMEOUT_MAX_MS = 2 ** 31 - 1;
 const REFRESH_MIN_MS = 1_000;
 const OPEN_TIMEOUT_MS = 10_000;
@@ -665,13 +667,10 @@ export class Fanfare {
     url.searchParams.set("heartbeat", String(this.#options.heartbeatSeconds));
     if (this.#token) url.searchParams.set("access_token", this.#token);
     const EventSourceClass = /** @type {typeof EventSource} */ (this.#options.EventSource);
-    let open = false;
     /** @type {EventsLink} */
     const link = new EventsLink(url, EventSourceClass, this.#options.heartbeatSeconds, {
       opened: () => {
-        if (link !== this.#link) return;
-        open = true;
-        if (!this.#webSocketWorks) return;
+        if (link !== this.#link || !this.#webSocketWorks) return;
         // The network was away and is back: what used to work has its chance before its substitute.
         this.#webSocketWorks = false;
         this.#webSocketFailures = Math.max(0, this.#options.webSocketAttempts - 1);
@@ -691,8 +690,8 @@ export class Fanfare {
       ended: (end) => {
         // A WebSocket gets its chance after every stream.
         this.#webSocketFailures = Math.max(0, this.#options.webSocketAttempts - 1);
-        // An id that the server no longer knows must not keep it away for ever.
-        if (!open) this.#lastEventId = "";
+        // An id that the server does not take must not keep it away for ever. Who was not reached has not looked at it.
+        if (end.refused) this.#lastEventId = "";
         if (link === this.#link) this.#ended(end);
       },
     });
@@ -935,8 +934,9 @@ export class Fanfare {
     const conflates = subscriptions.some(({ options }) => options.policy === "latest" || options.maxHz !== undefined);
     // A stream has one beginning for all: those who asked for less are spared the rest.
     const own = this.#from(subscriptions[0].topic);
-    const isResumed = from === "" && this.#wasFollowed(subscriptions[0].topic);
-    const spared = from === undefined || from === own || own === "earliest" || isResumed ? 0
+    // Without a place, it begins at the first message that there is: of a topic that was not there, all of them are news.
+    const isNews = (from === "" || own === "last") && this.#wasFollowed(subscriptions[0].topic);
+    const spared = from === undefined || from === own || own === "earliest" || isNews ? 0
       : own === "live" ? announced.offset : Math.max(0, announced.offset - 1);
     const previous = position.announce(/** @type {any} */ (announced), { floor: spared, conflates });
     if (!previous) return;
@@ -1106,7 +1106,7 @@ class EventsLink {
       if (!this.#over) owner.opened({});
     };
     // It would come back by itself, but without back-off, and with nothing but a stream.
-    this.#source.onerror = () => this.#end("the stream ended");
+    this.#source.onerror = () => this.#end("the stream ended", this.#source.readyState === EVENT_SOURCE_CLOSED);
     for (const type of ["message", "subscribed", "topic", "gap", "status", "heartbeat"]) {
       this.#source.addEventListener(type, (event) => this.#read(type, /** @type {MessageEvent} */ (event)));
     }
@@ -1139,11 +1139,11 @@ class EventsLink {
     if (this.#silence >= 5) this.#end("the server is silent");
   }
 
-  /** @param {string} reason */
-  #end(reason) {
+  /** @param {string} reason @param {boolean} [refused] */
+  #end(reason, refused = false) {
     if (this.#over) return;
     this.close();
-    this.#owner.ended({ code: 1006, reason });
+    this.#owner.ended({ code: 1006, reason, refused });
   }
 }
 

@@ -36,6 +36,10 @@ class Socket {
   }
 }
 
+// Of an EventSource.
+const CONNECTING = 0;
+const CLOSED = 2;
+
 class Source extends EventTarget {
   static all = [];
   static get last() { return Source.all.at(-1); }
@@ -566,16 +570,45 @@ test("a stream begins with all that is kept when nobody knows where the WebSocke
   assert.deepEqual(messages, ["a e:2", "a e:3", "a e:4", "b g:3"], "b asked for its last value");
   assert.deepEqual(heard, []);
 
-  // An id that the gateway does not take any more is not shown to it for ever.
+  // An id that the gateway does not take any more is not shown to it for ever. A gateway that was not reached has not said so.
   const searches = [];
-  for (let attempt = 0; attempt < 2; attempt += 1) {
+  for (const readyState of [CONNECTING, CONNECTING, CLOSED]) {
+    Source.last.readyState = readyState;
     Source.last.onerror();
     next();
     Socket.last.drop();
     next();
     searches.push(Source.last.url.search);
   }
-  assert.deepEqual(searches, ["?topic=a&topic=b&last_event_id=n%3A7&heartbeat=15", "?topic=a&topic=b&from=earliest&heartbeat=15"]);
+  const again = "?topic=a&topic=b&last_event_id=n%3A7&heartbeat=15";
+  assert.deepEqual(searches, [again, again, "?topic=a&topic=b&from=earliest&heartbeat=15"]);
+  fanfare.close();
+});
+
+test("without a place, a pattern's topics that were not there are news from their first message", async () => {
+  const { fanfare } = await begin({ WebSocket: null });
+  const messages = [];
+  fanfare.subscribe("t.*", into(messages));
+  fanfare.subscribe("u.*", { from: "live" }, into(messages));
+  const begun = { topics: [{ topic: "t.*", matched: 1 }, { topic: "u.*", matched: 1 }] };
+  await turn();
+  Source.last.onopen();
+  Source.last.say("subscribed", begun, "n:5");
+  Source.last.say("topic", { topic: "t.old", epoch: "e", offset: 4 });
+  Source.last.say("message", message("t.old", 4));
+  Source.last.say("topic", { topic: "u.old", epoch: "e", offset: 1 });
+
+  Source.last.readyState = CLOSED;
+  Source.last.onerror();
+  mock.timers.tick(10_000);
+  assert.equal(Source.last.url.search, "?topic=t.*&topic=u.*&from=earliest&heartbeat=15");
+  Source.last.onopen();
+  Source.last.say("subscribed", begun, "n:9");
+  for (const [topic, last] of [["t.old", 5], ["t.new", 3], ["u.older", 2]]) {
+    Source.last.say("topic", { topic, epoch: "e", offset: last });
+    for (let offset = 1; offset <= last; offset += 1) Source.last.say("message", message(topic, offset));
+  }
+  assert.deepEqual(messages, ["t.old e:4", "t.old e:5", "t.new e:1", "t.new e:2", "t.new e:3"]);
   fanfare.close();
 });
 
