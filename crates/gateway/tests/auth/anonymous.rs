@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::gateways::with_key;
-use crate::requests::{get, handshake, post};
+use crate::requests::{error_codes, get, handshake, post};
 use crate::support::config_file::ConfigFile;
 use crate::support::metrics::until_metric;
 use crate::support::peer::{Peer, TEXT, masked, request};
@@ -27,13 +27,7 @@ fn who_shows_nothing_may_what_is_for_everybody() {
         assert_eq!(get(&gateway, open, None).status, 200, "{open}");
     }
     let (_, acknowledgement) = Peer::subscribed(gateway.address, &["public.*", "a.b", "public.a"]);
-    let codes: Vec<_> = acknowledgement["topics"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|topic| topic["error"]["code"].as_str())
-        .collect();
-    assert_eq!(codes, [None, Some("unauthorized"), None]);
+    assert_eq!(error_codes(&acknowledgement["topics"]), [None, Some("unauthorized"), None]);
 }
 
 #[test]

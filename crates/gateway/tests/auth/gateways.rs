@@ -10,12 +10,17 @@ use crate::support::tokens::{Signer, sha256};
 /// An API key, as somebody has chosen it.
 pub(crate) const KEY: &str = "correct-horse-battery-staple";
 
-/// A configuration with one key, which may everything below `a`; and `public` for everybody.
-pub(crate) fn with_key(more: &str) -> ConfigFile {
-    ConfigFile::new(format!(
-        "[[api_keys]]\nname = \"feeds\"\nsha256 = \"{}\"\npublish = [\"a.>\"]\nsubscribe = [\"a.>\"]\n{more}",
+/// What a configuration says of [`KEY`]: it may everything below `a`.
+pub(crate) fn key_of_feeds() -> String {
+    format!(
+        "[[api_keys]]\nname = \"feeds\"\nsha256 = \"{}\"\npublish = [\"a.>\"]\nsubscribe = [\"a.>\"]\n",
         sha256(KEY)
-    ))
+    )
+}
+
+/// A configuration with that key.
+pub(crate) fn with_key(more: &str) -> ConfigFile {
+    ConfigFile::new(key_of_feeds() + more)
 }
 
 /// A gateway with files beside its configuration.

@@ -1,7 +1,7 @@
 //! What a key is good for, and what is made of one that is none.
 
 use crate::gateways::{KEY, failures, with_key};
-use crate::requests::{bearer, get, handshake, native, post};
+use crate::requests::{bearer, error_codes, get, handshake, native, post};
 use crate::support::config_file::ConfigFile;
 use crate::support::peer::request;
 use crate::support::stream::Stream;
@@ -78,19 +78,12 @@ fn many_at_once_are_judged_one_by_one() {
     let (kind, key) = (("content-type", "application/x-ndjson"), bearer(KEY));
     let answer = request(gateway.address, "POST", "/publish", &[kind, ("authorization", &key)], items);
     let results = answer.json()["results"].clone();
-    let codes: Vec<_> =
-        results.as_array().unwrap().iter().map(|result| result["error"]["code"].as_str()).collect();
-    assert_eq!(codes, [None, Some("forbidden"), None, Some("forbidden"), Some("forbidden")]);
+    let expect = [None, Some("forbidden"), None, Some("forbidden"), Some("forbidden")];
+    assert_eq!(error_codes(&results), expect);
 
     let mut peer = native(&gateway, KEY);
     let acknowledgement = peer.subscribe(&["a.>", "b", ">", "a.b"]);
-    let codes: Vec<_> = acknowledgement["topics"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|topic| topic["error"]["code"].as_str())
-        .collect();
-    assert_eq!(codes, [None, Some("forbidden"), Some("forbidden"), None]);
+    assert_eq!(error_codes(&acknowledgement["topics"]), [None, Some("forbidden"), Some("forbidden"), None]);
     peer.fence();
     peer.say(r#"{"type":"publish","id":2,"topic":"b","data":1}"#);
     assert_eq!(peer.json()["code"], "forbidden");

@@ -1,5 +1,7 @@
 //! Requests and handshakes that show a credential, or none.
 
+use serde_json::Value;
+
 use crate::support::Gateway;
 use crate::support::peer::{Answer, HANDSHAKE, Peer, request};
 
@@ -33,4 +35,9 @@ pub(crate) fn native(gateway: &Gateway, credential: &str) -> Peer {
     let (answer, peer) = handshake(gateway, "/ws", &[("authorization", &bearer(credential))]);
     assert_eq!(answer.status, 101, "{answer:?}");
     peer.welcomed().0
+}
+
+/// The code of each entry of a list, if it was refused.
+pub(crate) fn error_codes(entries: &Value) -> Vec<Option<&str>> {
+    entries.as_array().unwrap().iter().map(|entry| entry["error"]["code"].as_str()).collect()
 }

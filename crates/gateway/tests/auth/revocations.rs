@@ -2,20 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::gateways::{KEY, failures, signer, with_signers};
+use crate::gateways::{KEY, failures, key_of_feeds, signer, with_signers};
 use crate::requests::{get, native, post};
 use crate::support::metrics::{metric, until_metric};
 use crate::support::peer::{Peer, request, request_text};
-use crate::support::tokens::{claims, in_seconds, sha256};
+use crate::support::tokens::{claims, in_seconds};
 
 #[test]
 fn what_is_revoked_ends_and_stays_out() {
     let signer = signer();
-    let config = format!(
-        "[[api_keys]]\nname = \"feeds\"\nsha256 = \"{}\"\npublish = [\"a.>\"]\nsubscribe = [\"a.>\"]\n",
-        sha256(KEY)
-    );
-    let (gateway, _folder) = with_signers(&[&signer], &config, &["--revocations", "3"]);
+    let (gateway, _folder) = with_signers(&[&signer], &key_of_feeds(), &["--revocations", "3"]);
     let token = |subject: &str, id: &str| signer.token("k0", &claims(json!({"sub": subject, "jti": id})));
     let ask = |method: &str, path: &str, body: &str| {
         let mut peer = Peer::connect(gateway.admin);
