@@ -144,6 +144,8 @@ impl Server {
     /// # Errors
     /// A [`ConfigError`](crate::config::ConfigError) for what is named and cannot be read.
     pub fn bind(config: Config, demo: Option<Demo>) -> anyhow::Result<Self> {
+        let in_force = InForce::build(config, None)?;
+        let config: &Config = &in_force;
         let with_rings = writer::choose(config.writer);
         let limits = &config.limits;
         let public = || format!("cannot listen on {}", config.listen);
@@ -163,10 +165,10 @@ impl Server {
         let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
         let admin_address = admin.local_addr().with_context(operators)?;
         let (askers, asked) = ask::channels(config.workers);
-        let (inboxes, workers) = (inboxes(&config), config.workers);
+        let (inboxes, workers) = (inboxes(config), config.workers);
         let idempotency = IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age);
         let rate_entries = limits.rate_entries;
-        let in_force = Arc::new(ArcSwap::from_pointee(InForce::build(config, None)?));
+        let in_force = Arc::new(ArcSwap::from_pointee(in_force));
         let shared = Arc::new(Shared {
             with_rings,
             dispatch: Dispatch { registry: registry(&in_force), inboxes },

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::gateways::{failures, signer, with_signers};
 use crate::requests::{bearer, get, handshake, native, post};
-use crate::support::fanfare;
 use crate::support::metrics::metric;
 use crate::support::peer::{Peer, request_text};
 use crate::support::tokens::{Signer, base64url, claims, in_seconds};
+use crate::support::{Gateway, fanfare};
 
 #[test]
 fn tokens_of_every_algorithm_are_taken() {
@@ -200,10 +200,14 @@ fn files_of_keys_that_are_none_are_named_before_anything_listens() {
     write("text.key", b"not a key, and planted-secret-words");
     write("p384.key", &Signer::p384().file());
     write("set.json", br#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#);
+    // The address of another gateway: it would be an error of another kind if it came to that.
+    let other = Gateway::start(&[]);
+    let taken = other.address.to_string();
     let check = |config: &str, expect: &str| {
         let path = folder.path().join("fanfare.toml");
         std::fs::write(&path, config).unwrap();
-        let output = fanfare().args(["serve", "--config", path.to_str().unwrap()]).output().unwrap();
+        let args = ["serve", "--listen", &taken, "--config", path.to_str().unwrap()];
+        let output = fanfare().args(args).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.starts_with(expect) && text.lines().count() == 1 && !text.contains("planted"), "{text}");
