@@ -8,10 +8,14 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+
+# The allocator gives freed memory back within ten seconds.
+SETTLE = 12
 
 
 class Server:
@@ -115,3 +119,27 @@ def load(server, *flags):
     """Runs `fanfare-load quick` against a server; returns its report."""
     with Load(server, *flags) as run:
         return run.report()
+
+
+def idle(server, subscribers, *flags):
+    """Connects subscribers who get nothing; returns the run's report, and the server's memory when it has settled."""
+    with Load(server, "--subscribers", subscribers, "--rate", 0, "--warmup", "2s", "--duration", f"{SETTLE}s",
+              *flags) as run:
+        while run.is_running() and server.metrics()["fanfare_connections"] < subscribers:
+            time.sleep(0.1)
+        time.sleep(SETTLE)
+        settled = resident_bytes(server.pid)
+        return run.report(), settled
+
+
+def memory_each(report, settled, subscribers):
+    """What to print of an idle run: how many are connected, and what one costs at once and later."""
+    memory = report["server"]
+    return (f"{report['connections']['connected']} connected   "
+            f"{memory['resident_bytes_per_connection']:.0f} bytes each at once, "
+            f"{(settled - memory['resident_bytes_before']) / subscribers:.0f} after {SETTLE} s")
+
+
+def resident_bytes(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from bench import Load, busy, gateway, load
+from bench import busy, gateway, idle, load, memory_each
 
 CASES = [
     ("1,000 subscribers, 50 msg/s", ["--subscribers", 1000, "--rate", 50]),
@@ -25,9 +25,6 @@ CASES = [
 # Name, flags of the gateway, whether it is under TLS.
 SIDES = [("ws, ring", ["--writer", "auto"], False), ("ws, inline", ["--writer", "inline"], False),
          ("wss", [], True)]
-
-# The allocator gives freed memory back within ten seconds.
-SETTLE = 12
 
 # Two files for each connection: 9,000 of them are what 20,000 files allow.
 HAPROXY = """global
@@ -102,31 +99,16 @@ def cpu(rounds, seconds):
         print("  medians  " + "   ".join(f"{side} {value:.3f} µs" for side, value in medians.items()))
 
 
-def resident_bytes(pid):
-    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
-
-
-def idle(subscribers):
+def memory(subscribers):
     for side, flags, is_tls in SIDES:
         with fronted(flags, is_tls) as front:
-            with Load(front, "--subscribers", subscribers, "--rate", 0, "--warmup", "2s", "--duration", f"{SETTLE}s",
-                      "--connect-rate", 1000) as run:
-                while run.is_running() and front.metrics()["fanfare_connections"] < subscribers:
-                    time.sleep(0.1)
-                time.sleep(SETTLE)
-                settled = resident_bytes(front.pid)
-                report = run.report()
-        memory = report["server"]
-        before = memory["resident_bytes_before"]
-        print(f"{side:10} {report['connections']['connected']} connected   "
-              f"{memory['resident_bytes_per_connection']:.0f} bytes each at once, "
-              f"{(settled - before) / subscribers:.0f} after {SETTLE} s", flush=True)
+            report, settled = idle(front, subscribers, "--connect-rate", 1000)
+        print(f"{side:10} {memory_each(report, settled, subscribers)}", flush=True)
 
 
 def main():
     if sys.argv[1:2] == ["idle"]:
-        return idle(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
+        return memory(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 4
     cpu(rounds, seconds)

@@ -1,28 +1,14 @@
 //! A pass allocates for its messages, never for its deliveries.
 
 mod counting;
+mod healthy;
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanfare_fanout::{
-    OutboxLimits, Progress, Report, Shard, ShardLimits, Sink, SubscriberId, TopicSettings, Wish, Written,
-};
+use fanfare_fanout::{OutboxLimits, Progress, Report, Shard, ShardLimits, TopicSettings, Wish};
 use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Pattern, Position, Topic};
-
-/// Sockets that take everything.
-struct Healthy;
-
-impl Sink for Healthy {
-    fn write(&mut self, _: SubscriberId, bytes: &[u8]) -> Written {
-        Written::Bytes(bytes.len())
-    }
-
-    fn write_vectored(&mut self, _: SubscriberId, slices: &[IoSlice<'_>]) -> Written {
-        Written::Bytes(slices.iter().map(|slice| slice.len()).sum())
-    }
-}
+use healthy::Healthy;
 
 /// Who listens, beside patterns that match nothing.
 #[derive(Clone, Copy)]

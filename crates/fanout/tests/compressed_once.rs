@@ -1,27 +1,14 @@
 //! However many read a compressed format, a message is compressed once in it.
 
-use std::io::IoSlice;
+mod healthy;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanfare_fanout::{
-    OutboxLimits, Progress, Report, Shard, ShardLimits, Sink, SubscriberId, TopicSettings, Wish, Written,
-};
+use fanfare_fanout::{OutboxLimits, Progress, Report, Shard, ShardLimits, TopicSettings, Wish};
 use fanfare_wire::websocket::deflate::{self, Counts};
 use fanfare_wire::{Draft, Epoch, FormatId, Kind, Message, Position, Topic};
-
-/// Sockets that take everything.
-struct Healthy;
-
-impl Sink for Healthy {
-    fn write(&mut self, _: SubscriberId, bytes: &[u8]) -> Written {
-        Written::Bytes(bytes.len())
-    }
-
-    fn write_vectored(&mut self, _: SubscriberId, slices: &[IoSlice<'_>]) -> Written {
-        Written::Bytes(slices.iter().map(|slice| slice.len()).sum())
-    }
-}
+use healthy::Healthy;
 
 #[test]
 fn a_message_is_compressed_once_for_all_its_subscribers() {

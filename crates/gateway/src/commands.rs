@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fanfare_client::Client;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Who one is for the gateway.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,26 +53,6 @@ fn client(url: &str, ca: Option<&Path>, credential: &Credential) -> anyhow::Resu
             let token = std::fs::read_to_string(path);
             let token = token.with_context(|| format!("--token-file {}", path.display()))?;
             client.with_token(token.trim()).context("--token-file")
-        }
-    }
-}
-
-/// SIGINT and SIGTERM: somebody wants it to end.
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    /// Takes the signals from now on. Within a runtime.
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
         }
     }
 }

@@ -47,6 +47,7 @@ mod handshake;
 mod idempotency;
 mod in_force;
 mod inbox;
+mod interrupts;
 mod javascript;
 pub mod limits;
 mod liveness;

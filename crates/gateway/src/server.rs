@@ -14,7 +14,7 @@ use anyhow::Context;
 use arc_swap::{ArcSwap, Guard};
 use fanfare_registry::{Registry, RegistryLimits};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -33,6 +33,7 @@ use crate::drain::Phase;
 use crate::idempotency::IdempotencyStore;
 use crate::in_force::InForce;
 use crate::inbox::Inbox;
+use crate::interrupts::Interrupts;
 use crate::log::rate::{Kind, LogRate, Suppressed};
 use crate::metrics::Counters;
 use crate::reload::{self, Reloads};
@@ -143,6 +144,8 @@ impl Server {
     /// # Errors
     /// A [`ConfigError`](crate::config::ConfigError) for what is named and cannot be read.
     pub fn bind(config: Config, demo: Option<Demo>) -> anyhow::Result<Self> {
+        let in_force = InForce::build(config, None)?;
+        let config: &Config = &in_force;
         let with_rings = writer::choose(config.writer);
         let limits = &config.limits;
         let public = || format!("cannot listen on {}", config.listen);
@@ -162,10 +165,10 @@ impl Server {
         let admin = accept::listen(config.admin, limits, false).with_context(operators)?;
         let admin_address = admin.local_addr().with_context(operators)?;
         let (askers, asked) = ask::channels(config.workers);
-        let (inboxes, workers) = (inboxes(&config), config.workers);
+        let (inboxes, workers) = (inboxes(config), config.workers);
         let idempotency = IdempotencyStore::new(limits.idempotency_keys, limits.idempotency_age);
         let rate_entries = limits.rate_entries;
-        let in_force = Arc::new(ArcSwap::from_pointee(InForce::build(config, None)?));
+        let in_force = Arc::new(ArcSwap::from_pointee(in_force));
         let shared = Arc::new(Shared {
             with_rings,
             dispatch: Dispatch { registry: registry(&in_force), inboxes },
@@ -204,7 +207,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         runtime.block_on(async {
             // Before anything is announced: a signal must find its handler.
-            let signals = Signals::new().context("cannot handle signals")?;
+            let interrupts = Interrupts::new().context("cannot handle signals")?;
             let shared = || Arc::clone(&self.shared);
             let mut vital = JoinSet::new();
             if let Some(source) = self.source {
@@ -217,7 +220,7 @@ impl Server {
             vital.spawn_local(jwks::run(shared()));
             let workers = start_workers(&self.shared, self.listeners, self.asked)?;
             on_ready(Stop(stop));
-            control(&self.shared, signals, stopped, vital, workers).await
+            control(&self.shared, interrupts, stopped, vital, workers).await
         })
     }
 }
@@ -300,38 +303,19 @@ fn start_workers(
     Ok(workers)
 }
 
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// How often it is looked whether the workers are still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Waits for the first signal, leads the drain, and waits for the workers. A second signal ends the process at once.
 async fn control(
     shared: &Shared,
-    mut signals: Signals,
+    mut interrupts: Interrupts,
     stopped: oneshot::Receiver<()>,
     mut vital: JoinSet<()>,
     workers: Vec<WorkerThread>,
 ) -> anyhow::Result<()> {
     tokio::select! {
-        () = signals.next() => {}
+        () = interrupts.next() => {}
         // A handle that was dropped will not stop anything.
         () = shared.drain_asked.notified() => {}
         () = async { if stopped.await.is_err() { pending().await } } => {}
@@ -344,7 +328,7 @@ async fn control(
     shared.enter(Phase::Grace);
     tokio::select! {
         () = drain(shared, &workers) => {}
-        () = signals.next() => anyhow::bail!("ended by a second signal"),
+        () = interrupts.next() => anyhow::bail!("ended by a second signal"),
     }
     for worker in workers {
         worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
@@ -407,7 +391,7 @@ mod tests {
         ];
         let ended = runtime().unwrap().block_on(async {
             let (_stop, stopped) = oneshot::channel();
-            control(&server.shared, Signals::new().unwrap(), stopped, JoinSet::new(), workers).await
+            control(&server.shared, Interrupts::new().unwrap(), stopped, JoinSet::new(), workers).await
         });
         assert_eq!(ended.unwrap_err().to_string(), "a worker ended: it panicked");
     }
@@ -422,7 +406,7 @@ mod tests {
             let mut vital = JoinSet::new();
             vital.spawn_local(async {});
             vital.spawn_local(async { panic!("in a sweep") });
-            control(&server.shared, Signals::new().unwrap(), stopped, vital, Vec::new()).await
+            control(&server.shared, Interrupts::new().unwrap(), stopped, vital, Vec::new()).await
         });
         let ended = ended.unwrap_err().to_string();
         assert!(ended.starts_with("the control plane ended: ") && ended.contains("in a sweep"), "{ended}");

@@ -25,45 +25,51 @@ fn with_message<'a>(lines: &'a [Line], message: &str) -> Vec<&'a Line> {
     lines.iter().filter(|line| line["message"] == message).collect()
 }
 
+/// Is refused again and again, `at_once` times between two looks, until a metric has come so far; how often that was.
+fn refused_until(gateway: &Gateway, name: &str, value: f64, at_once: u64) -> u64 {
+    let mut asker = Peer::connect(gateway.address);
+    let mut asked = 0;
+    while metric(gateway, name) < value {
+        assert!(asked < 20_000, "every line is written");
+        for _ in 0..at_once {
+            assert_eq!(asker.request("GET", "/nothing", &[], "").status, 404);
+        }
+        asked += at_once;
+    }
+    asked
+}
+
+/// Checks that subscribers are served, and that a drain comes to its end.
+fn serves_and_drains(mut gateway: Gateway) {
+    let (mut peer, _) = Peer::subscribed(gateway.address, &["a"]);
+    assert_eq!(publish(gateway.address, "a", "text/plain", "x").status, 200);
+    assert_eq!(peer.json()["data"], "x");
+    gateway.signal("TERM");
+    assert_eq!(peer.close_code(), Some(4200));
+    assert!(gateway.wait().success());
+}
+
 const JSON: [&str; 6] = ["--log-format", "json", "--drain-grace", "1ms", "--drain-window", "1ms"];
 
 #[test]
 fn a_log_that_nobody_reads_holds_up_nobody() {
     let flags =
         ["--log-lines", "8", "--log-rate", "1000000", "--drain-grace", "1ms", "--drain-window", "1ms"];
-    let (mut gateway, log) = Gateway::start_logging(&flags);
-    let mut asker = Peer::connect(gateway.address);
-    let mut asked = 0;
+    let (gateway, log) = Gateway::start_logging(&flags);
     // The pipe takes some hundred lines, and the queue eight.
-    while metric(&gateway, "fanfare_log_dropped_total") < 100.0 {
-        assert!(asked < 20_000, "every line is written");
-        for _ in 0..100 {
-            assert_eq!(asker.request("GET", "/nothing", &[], "").status, 404);
-        }
-        asked += 100;
-    }
-    let (mut peer, _) = Peer::subscribed(gateway.address, &["a"]);
-    assert_eq!(publish(gateway.address, "a", "text/plain", "x").status, 200);
-    assert_eq!(peer.json()["data"], "x");
-    gateway.signal("TERM");
-    assert_eq!(peer.close_code(), Some(4200));
-    assert!(gateway.wait().success());
+    refused_until(&gateway, "fanfare_log_dropped_total", 100.0, 100);
+    serves_and_drains(gateway);
     drop(log);
 }
 
 #[test]
 fn a_full_disk_costs_lines_and_nothing_else() {
     let full = std::fs::File::create("/dev/full").expect("Linux has it");
-    let mut gateway = Gateway::start_logging_to(full, &["--drain-grace", "1ms", "--drain-window", "1ms"]);
+    let gateway = Gateway::start_logging_to(full, &["--drain-grace", "1ms", "--drain-window", "1ms"]);
     assert_eq!(request(gateway.address, "GET", "/nothing", &[], "").status, 404);
     // One for the start, and one for the refusal.
     until_metric(&gateway, "fanfare_log_dropped_total", |lines| lines >= 2.0);
-    let (mut peer, _) = Peer::subscribed(gateway.address, &["a"]);
-    assert_eq!(publish(gateway.address, "a", "text/plain", "x").status, 200);
-    assert_eq!(peer.json()["data"], "x");
-    gateway.signal("TERM");
-    assert_eq!(peer.close_code(), Some(4200));
-    assert!(gateway.wait().success());
+    serves_and_drains(gateway);
 }
 
 #[test]
@@ -151,15 +157,7 @@ fn a_request_keeps_its_name() {
 #[test]
 fn what_clients_cause_is_limited_and_the_rest_is_counted() {
     let (gateway, log) = Gateway::start_logging(&[&JSON[..], &["--log-rate", "3"]].concat());
-    let mut asker = Peer::connect(gateway.address);
-    let mut asked = 0;
-    while metric(&gateway, "fanfare_log_suppressed_total") < 20.0 {
-        assert!(asked < 10_000, "every line is written");
-        for _ in 0..10 {
-            assert_eq!(asker.request("GET", "/nothing", &[], "").status, 404);
-        }
-        asked += 10;
-    }
+    let asked = refused_until(&gateway, "fanfare_log_suppressed_total", 20.0, 10);
     let suppressed = metric(&gateway, "fanfare_log_suppressed_total") as u64;
     assert_eq!(metric(&gateway, "fanfare_log_dropped_total"), 0.0);
     let lines = lines(gateway, log);

@@ -5,30 +5,18 @@
     reason = "helpers of tests are not inside a test function, where it is allowed"
 )]
 
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, squeue};
+use running::Floor;
 
-struct Floor {
-    process: Child,
-    address: String,
-}
+mod running;
 
 impl Floor {
-    fn start(flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare-load"));
-        command.args(["floor", "--listen", "127.0.0.1:0"]).args(flags).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { address: line.trim().strip_prefix("listening on ").unwrap().to_owned(), process }
-    }
-
     fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(&self.address).unwrap();
+        let socket = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket
@@ -45,13 +33,6 @@ impl Floor {
             "{answer}"
         );
         socket
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
     }
 }
 

@@ -9,14 +9,16 @@
 )]
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use peer::{Mistake, Peer};
+use running::Floor;
 use serde_json::{Value, json};
 
 #[expect(dead_code, reason = "of its mistakes, two matter here")]
 mod peer;
+mod running;
 mod valid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare-load");
@@ -24,30 +26,6 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare-load");
 /// One request a second in the first step, and twice as many in each one after it.
 const SMALL: &str =
     "--subscribers 5 --batch 20 --from 20 --factor 2 --warmup 0s --duration 2s --drain 20s --json";
-
-struct Floor {
-    process: Child,
-    url: String,
-}
-
-impl Floor {
-    fn start() -> Self {
-        let mut command = Command::new(PROGRAM);
-        let mut process =
-            command.args(["floor", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap();
-        Self { url: format!("http://{address}"), process }
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
 
 fn command(url: &str, flags: &str) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -74,7 +52,7 @@ fn rates(report: &Value) -> Vec<f64> {
 
 #[test]
 fn a_bound_that_holds_to_the_end_has_no_step_that_broke() {
-    let floor = Floor::start();
+    let floor = Floor::start(&[]);
     let flags = format!("--p99 60s --steps-max 3 --pid {}", floor.process.id());
     let (code, report) = knee(&floor.url, &flags);
     assert_eq!((code, &report["passed"], &report["partial"]), (0, &json!(true), &Value::Null), "{report:#}");
@@ -92,7 +70,7 @@ fn a_bound_that_holds_to_the_end_has_no_step_that_broke() {
 
 #[test]
 fn a_bound_that_breaks_at_once_has_none_that_held() {
-    let floor = Floor::start();
+    let floor = Floor::start(&[]);
     let (code, report) = knee(&floor.url, "--p99 0.001ms");
     assert_eq!((code, &report["passed"], &report["partial"]), (1, &json!(false), &Value::Null), "{report:#}");
     assert_eq!(rates(&report), [20.0]);
@@ -134,7 +112,7 @@ fn a_rate_that_is_not_accepted_breaks_a_step() {
 
 #[test]
 fn the_steps_are_of_a_scenario_and_in_the_order_of_their_rates() {
-    let floor = Floor::start();
+    let floor = Floor::start(&[]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("two.toml");
     let text = "stages = { warmup = \"0s\", window = \"1s\", drain = \"20s\" }\n\
@@ -152,7 +130,7 @@ fn the_steps_are_of_a_scenario_and_in_the_order_of_their_rates() {
 
 #[test]
 fn an_interrupted_search_tells_its_steps() {
-    let floor = Floor::start();
+    let floor = Floor::start(&[]);
     let flags =
         "--subscribers 3 --rate 10 --batch 10 --factor 1.001 --duration 2500ms --warmup 0s --p99 60s --json";
     let mut process =
@@ -171,7 +149,7 @@ fn an_interrupted_search_tells_its_steps() {
 
 #[test]
 fn the_text_has_a_row_for_each_step() {
-    let floor = Floor::start();
+    let floor = Floor::start(&[]);
     let flags =
         "--subscribers 5 --batch 20 --from 40 --factor 2 --warmup 0s --duration 1s --p99 60s --steps-max 2";
     let output = command(&floor.url, flags).output().unwrap();

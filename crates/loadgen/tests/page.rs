@@ -10,14 +10,16 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use running::Floor;
 use serde_json::{Value, json};
+
+mod running;
 
 const SEVERAL: &str = include_str!("fixtures/several.json");
 const KNEE: &str = include_str!("fixtures/knee.json");
@@ -204,18 +206,12 @@ fn texts_from_elsewhere_stay_texts() {
 
 #[test]
 fn a_run_leaves_its_page() {
-    let program = env!("CARGO_BIN_EXE_fanfare-load");
-    let mut floor = Command::new(program);
-    let mut floor = floor.args(["floor", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(floor.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = format!("http://{}", line.trim().strip_prefix("listening on ").unwrap());
+    let floor = Floor::start(&[]);
     let html = folder().join("left.html");
     let flags = "quick --subscribers 5 --rate 100 --warmup 0s --duration 100ms --report";
-    let run = Command::new(program).args(flags.split(' ')).arg(&html).args(["--url", &url]).output();
-    floor.kill().unwrap();
-    floor.wait().unwrap();
-    assert!(run.unwrap().status.success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare-load"));
+    let run = command.args(flags.split(' ')).arg(&html).args(["--url", &floor.url]).output().unwrap();
+    assert!(run.status.success());
     let text = fs::read_to_string(html).unwrap();
     let data = text.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
     assert_eq!(parsed(data)["runs"][0]["delivery"]["delivered"], 50);

@@ -15,40 +15,17 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, squeue};
 use peer::{Mistake, Peer};
+use running::Floor;
 use serde_json::Value;
 
 mod peer;
+mod running;
 mod valid;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fanfare-load");
 
 /// 120 messages.
 const SHORT: &str = "--rate 100 --warmup 200ms --duration 1s --drain 10s --connect-rate 5000 --json";
-
-struct Floor {
-    process: Child,
-    url: String,
-}
-
-impl Floor {
-    fn start(flags: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.args(["floor", "--listen", "127.0.0.1:0"]).args(flags).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap();
-        Self { url: format!("http://{address}"), process }
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        // It may be at its end already.
-        let _ = self.process.kill();
-        self.process.wait().unwrap();
-    }
-}
 
 fn quick(url: &str, flags: &str) -> Output {
     let flags = flags.split_whitespace();

@@ -15,7 +15,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Credential, Interrupts, client, say};
+use super::{Credential, client, say};
+use crate::interrupts::Interrupts;
 
 /// What to publish, and where.
 #[derive(Debug)]

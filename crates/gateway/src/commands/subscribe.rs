@@ -12,7 +12,8 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Credential, Interrupts, client, say};
+use super::{Credential, client, say};
+use crate::interrupts::Interrupts;
 
 /// What to listen to, and how to print it.
 #[derive(Debug)]

@@ -28,6 +28,16 @@ fn ring_with_one() -> (Ring, UnixStream, UnixStream) {
     (ring, ours, theirs)
 }
 
+/// A ring with a socket in as many slots as a step has, and both ends of each.
+fn full_ring(generation: u32) -> (Ring, Vec<(UnixStream, UnixStream)>) {
+    let mut ring = Ring::new(STEP_MAX as u32).unwrap();
+    let pairs: Vec<_> = (0..STEP_MAX).map(|_| pair()).collect();
+    for (slot, (ours, _)) in pairs.iter().enumerate() {
+        ring.add(id(slot as u32, generation), ours.as_fd()).unwrap();
+    }
+    (ring, pairs)
+}
+
 /// What became of each write that was not taken whole; `None` is one of a stranger.
 fn write(ring: &mut Ring, writes: &[(SubscriberId, &[u8])]) -> Vec<(usize, Option<Written>)> {
     let mut answers = Vec::new();
@@ -56,11 +66,7 @@ fn read(socket: &mut UnixStream) -> Vec<u8> {
 
 #[test]
 fn each_socket_gets_its_bytes_and_nobody_is_named() {
-    let mut ring = Ring::new(STEP_MAX as u32).unwrap();
-    let mut pairs: Vec<_> = (0..STEP_MAX).map(|_| pair()).collect();
-    for (slot, (ours, _)) in pairs.iter().enumerate() {
-        ring.add(id(slot as u32, 7), ours.as_fd()).unwrap();
-    }
+    let (mut ring, mut pairs) = full_ring(7);
     for round in 0..3 {
         let texts: Vec<_> = (0..STEP_MAX).map(|slot| format!("{slot} in {round}")).collect();
         let writes: Vec<_> =
@@ -208,11 +214,7 @@ fn more_than_a_step_is_written_by_others() {
 
 #[test]
 fn a_submission_does_not_allocate() {
-    let mut ring = Ring::new(STEP_MAX as u32).unwrap();
-    let mut pairs: Vec<_> = (0..STEP_MAX).map(|_| pair()).collect();
-    for (slot, (ours, _)) in pairs.iter().enumerate() {
-        ring.add(id(slot as u32, 1), ours.as_fd()).unwrap();
-    }
+    let (mut ring, mut pairs) = full_ring(1);
     let pieces = [&b"one "[..], b"two"].map(IoSlice::new);
     let one = WriteBytes::One(b"one two");
     let before = counting::allocations();
