@@ -10,12 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-static SCALING: LazyLock<Option<PathBuf>> = LazyLock::new(|| built(env!("CARGO_PKG_NAME"), "scaling"));
-
-static GATEWAY: LazyLock<Option<PathBuf>> = LazyLock::new(|| built("fanfare-gateway", "fanfare"));
-
-/// A program, built as what is shipped. `None` without valgrind, which only CI must have.
-fn built(package: &str, program: &str) -> Option<PathBuf> {
+/// Where the programs are, built as what is shipped. `None` without valgrind, which only CI must have.
+static RELEASE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     let valgrind = Command::new("valgrind").arg("--version").output();
     if valgrind.is_err() {
         assert!(std::env::var_os("CI").is_none(), "valgrind is missing, and CI must have it");
@@ -25,17 +21,22 @@ fn built(package: &str, program: &str) -> Option<PathBuf> {
     // Cargo makes this one, `tmp` in the target directory, for integration tests.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in the target directory");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", package, "--bin", program])
+        // Of the whole workspace, as one builds it: less of it would be built anew, with other features.
+        .args(["build", "--quiet", "--release", "--workspace", "--bin", "scaling", "--bin", "fanfare"])
         .arg("--target-dir")
         .arg(target)
         .status();
     assert!(built.expect("cargo can be run").success());
-    Some(target.join("release").join(program))
+    Some(target.join("release"))
+});
+
+fn program(name: &str) -> Option<PathBuf> {
+    RELEASE.as_ref().map(|folder| folder.join(name))
 }
 
 /// Instructions of each of `rounds` rounds.
 fn count(what: &str, of: &[usize], rounds: usize) -> Option<f64> {
-    let scaling = SCALING.as_ref()?;
+    let scaling = program("scaling")?;
     let numbers = of.iter().chain([&rounds]).map(usize::to_string);
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=scaling::measured*"])
@@ -63,7 +64,7 @@ fn collected(text: &str) -> f64 {
 fn life(posts: usize) -> Option<f64> {
     let mut gateway = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(GATEWAY.as_ref()?)
+        .arg(program("fanfare")?)
         .args([
             "serve",
             "--workers",
