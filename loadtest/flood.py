@@ -5,11 +5,12 @@ What it can take. Connections are opened, answered and closed one after another,
 handshakes per second, and the CPU time of the gateway for each. Per worker-minute says how many a worker could answer in a
 minute if it did nothing else. With `--kind token` that is what connecting with a token costs.
 
-Isolation. In each round two fresh gateways serve the same load, one of them under a flood of `--times` as many handshakes
-per second as it can take, or of `--per-second`, opened on a schedule whatever becomes of them. The order turns from round to
-round. Compared are the p99 of the subscribers' latencies. `offered` is what the flood could open: where that is less than the
-schedule, it, or the machine, was the bottleneck, and the round says so. The flooder has what time the load generator leaves it:
-who is served lives on other machines than who floods.
+Isolation. In each round fresh gateways serve the same load: one alone, one under a flood of `--times` as many handshakes per
+second as it can take, or of `--per-second`, opened on a schedule whatever becomes of them, and one beside another gateway that is
+flooded so and has only what time is left: what the flood costs the machine, and with it the generator. The order turns from
+round to round. Compared are the p99 of the subscribers' latencies. `offered` is what the flood could open: where that is less
+than the schedule, it, or the machine, was the bottleneck, and the round says so. The flooder has what time the load generator
+leaves it: who is served lives on other machines than who floods.
 
 `--kind bad` is refused for its version (426), `good` becomes a raw WebSocket that is closed at once. `token` is a good one with one
 of few RS256 tokens, which the gateway remembers; with `-- --token-cache 1` it checks the signature of each. `forged` has a token
@@ -18,6 +19,7 @@ of its own each, whose signature is wrong: the dearest to refuse (401). Flags of
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -92,22 +94,26 @@ def run(options, requests, start):
 
 
 def isolation(options, requests, start, per_second):
-    p99 = {False: [], True: []}
+    cases = ["alone", "elsewhere", "flooded"]
+    p99 = {case: [] for case in cases}
     for number in range(options.rounds):
-        for flooded in sorted(p99, reverse=number % 2 == 1):
-            with start() as server:
-                flooding = Flooding(server, requests, per_second) if flooded else None
+        for case in cases[number % len(cases):] + cases[:number % len(cases)]:
+            with contextlib.ExitStack() as stack:
+                server = flooded = stack.enter_context(start())
+                if case == "elsewhere":
+                    flooded = stack.enter_context(start())
+                    stand_back(flooded.pid)
+                flooding = Flooding(flooded, requests, per_second) if case != "alone" else None
                 report = load(server, "--subscribers", options.subscribers, "--rate", options.rate, "--warmup", "2s",
                               "--duration", f"{options.seconds}s", "--drain", "5s")
                 said = told(flooding.end(), per_second) if flooding else ""
-                refused = server.metrics().get("fanfare_refusals_total", 0)
             latency = report["latency_us"]
-            p99[flooded].append(latency["p99"] / 1000)
-            print(f"round {number + 1}  {'flooded' if flooded else 'alone  '}   p50 {latency['p50'] / 1000:.2f} ms"
-                  f"   p99 {latency['p99'] / 1000:.2f} ms   lost {report['delivery']['lost']}   refused {refused:.0f}"
-                  f"{said}{busy(report)}", flush=True)
-    alone, flooded = (statistics.median(p99[key]) for key in (False, True))
-    print(f"p99 of the healthy, medians   alone {alone:.2f} ms   flooded {flooded:.2f} ms   ratio {flooded / alone:.2f}")
+            p99[case].append(latency["p99"] / 1000)
+            print(f"round {number + 1}  {case:9}   p50 {latency['p50'] / 1000:.2f} ms   p99 {latency['p99'] / 1000:.2f} ms"
+                  f"   lost {report['delivery']['lost']}{said}{busy(report)}", flush=True)
+    alone, elsewhere, flooded = (statistics.median(p99[case]) for case in cases)
+    print(f"p99 of the healthy, medians   alone {alone:.2f} ms   flood elsewhere {elsewhere:.2f} ms   flooded {flooded:.2f} ms"
+          f"   ratios to alone {elsewhere / alone:.2f} and {flooded / alone:.2f}, to elsewhere {flooded / elsewhere:.2f}")
 
 
 def told(flooded, per_second):
@@ -181,7 +187,7 @@ class Flooding:
         if per_second:
             command += ["--rate", str(per_second)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
-                                        preexec_fn=stand_back if per_second else None)
+                                        preexec_fn=(lambda: stand_back(0)) if per_second else None)
 
     def end(self):
         self.process.terminate()
@@ -189,8 +195,10 @@ class Flooding:
         return json.loads(said)
 
 
-def stand_back():
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def stand_back(pid):
+    """Lets a process have what time others leave it. 0 is this one."""
+    for thread in os.listdir(f"/proc/{pid or 'self'}/task"):
+        os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
 
 
 main()
