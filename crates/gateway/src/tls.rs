@@ -71,6 +71,7 @@ pub(crate) fn read(config: &Config) -> Result<Option<Tls>, String> {
         (Some(_), None) => Err("tls_key: missing, while there is a tls_certificate".into()),
         (None, Some(_)) => Err("tls_certificate: missing, while there is a tls_key".into()),
         (Some(certificate), Some(key)) => {
+            let (certificate, key) = (&config.path(certificate), &config.path(key));
             let chain = pem::certificates(certificate)
                 .map_err(|error| wrong("tls_certificate", certificate, error))?;
             let read = pem::private_key(key).map_err(|error| wrong("tls_key", key, error))?;
@@ -246,6 +247,17 @@ mod tests {
 
         std::fs::write(folder.path().join("key"), "").unwrap();
         assert!(read(&config).err().unwrap().starts_with("tls_key: "));
+    }
+
+    #[test]
+    fn files_are_looked_for_beside_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("fanfare.toml");
+        std::fs::write(&file, "tls_certificate = \"certificate\"\ntls_key = \"key\"\n").unwrap();
+        let there = |name: &str| Some(folder.path().join(name));
+        issue(&Config { tls_certificate: there("certificate"), tls_key: there("key"), ..Config::default() });
+        let config = Config::load(Some(&file), &[]).unwrap();
+        assert!(read(&config).unwrap().is_some());
     }
 
     #[test]
