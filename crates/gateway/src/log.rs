@@ -15,7 +15,8 @@ pub(crate) mod writer;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
@@ -27,12 +28,15 @@ pub struct Log(Writer);
 impl Log {
     /// Begins to take lines, those of a panic too; `lines_max` may wait. Once in a process.
     pub fn start(format: LogFormat, lines_max: usize) -> Self {
-        let filter = EnvFilter::try_from_env("FANFARE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         let (writer, queue) = writer::start(lines_max);
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue);
+        let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(queue);
         match format {
-            LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).finish().init(),
-            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).finish().init(),
+            LogFormat::Text => {
+                lines.with_ansi(std::io::stderr().is_terminal()).finish().with(wanted()).init();
+            }
+            LogFormat::Json => {
+                lines.json().flatten_event(true).with_current_span(false).finish().with(wanted()).init();
+            }
         }
         // What the usual hook writes waits for the reader, on the thread that panicked.
         std::panic::set_hook(Box::new(|panic| {
@@ -49,6 +53,13 @@ impl Log {
     pub fn say(&self, line: &str) {
         self.0.line(format!("{line}\n").into_bytes());
     }
+}
+
+/// The lines that are wanted: those of `FANFARE_LOG`, if it can be read.
+fn wanted() -> Targets {
+    let wanted = std::env::var("FANFARE_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let wanted = wanted.and_then(|wanted| wanted.parse().ok());
+    wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 /// What a client sent, as it may stand in a line: everything but printable ASCII escaped, and cut.
