@@ -1,24 +1,18 @@
 //! The listeners, and what happens between `accept` and a request.
 //!
 //! ```text
-//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► address ─► first byte, or TLS ─► requests ─► WebSocket or stream, or the end
+//!   accept ─► permit ─► PROXY header, of a trusted proxy ─► address ─► first byte, or TLS ─► requests (`serving`)
 //! ```
 //! Whoever meets a bound on the way is told so and let go; see [`admission`].
 
 use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{spawn_local, yield_now};
@@ -27,18 +21,13 @@ use tokio::time::{sleep, timeout};
 use crate::admission::{self, Bound};
 use crate::connection::Permit;
 use crate::drain::Phase;
-use crate::forwarded;
 use crate::limits::Limits;
 use crate::log::rate::Kind;
 use crate::proxy_protocol;
-use crate::routes::{self, Upgrade, UpgradeSlot};
+use crate::serving;
 use crate::socket::Socket;
 use crate::tls::{self, Handshake};
-use crate::transport::{http_stream, websocket};
 use crate::worker::Worker;
-
-/// A request's header fits `Limits::header_bytes`; bodies are read in pieces of at most this.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A listener whose options the kernel passes on to each accepted socket.
 pub(crate) fn listen(
@@ -66,6 +55,10 @@ pub(crate) fn listen(
 /// something to deliver, newcomers take a small part of the time, however many there are.
 const ACCEPTS_PER_TURN: usize = 4;
 
+/// Between two turns, newcomers wait for the end of a pass that is under way, but no longer than this: a worker that delivers all the
+/// time lets some 2,000 a second in.
+const PASS_WAIT_MAX: Duration = Duration::from_millis(2);
+
 /// Accepts until the drain closes the listener.
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     let mut phase = worker.shared.phase(worker.index);
@@ -73,6 +66,7 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
     for turn in 1.. {
         if turn % ACCEPTS_PER_TURN == 0 {
             yield_now().await;
+            let _ = timeout(PASS_WAIT_MAX, worker.between_passes()).await;
         }
         let accepted = tokio::select! {
             biased;
@@ -144,7 +138,9 @@ fn refuse(worker: &Worker, stream: &TcpStream, bound: Bound) {
     let socket = SockRef::from(stream);
     // Closed with bytes unread, the connection would be reset, and the peer might never see the answer.
     let _ = (&*socket).read(&mut worker.scratch.borrow_mut());
-    let _ = socket.send(bound.answer());
+    // One packet with the end behind it.
+    let _ = socket.send_with_flags(bound.answer(), libc::MSG_MORE);
+    let _ = socket.shutdown(Shutdown::Write);
 }
 
 /// Takes a connection from `accept` to its end, or to the subscriber that it becomes.
@@ -161,7 +157,7 @@ async fn begin(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: 
     let Some(peer) = opened else { return };
     let is_plain = worker.shared.config().tls.is_none();
     if is_plain {
-        serve(worker, Socket::Plain(stream), peer, permit).await;
+        serving::run(worker, Socket::Plain(stream), peer, permit).await;
     } else {
         // A task of its own, so that nothing of a handshake stays in memory.
         drop(spawn_local(secure(worker, stream, peer, permit)));
@@ -224,75 +220,15 @@ async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Per
     let result = shaken.as_ref().err().copied().unwrap_or(Handshake::Done);
     worker.counters().tls_handshakes[result.index()].add(1);
     if let Ok(socket) = shaken {
-        drop(spawn_local(serve(Rc::clone(&worker), socket, peer, permit)));
-    }
-}
-
-/// Serves requests on a connection until it ends or becomes a subscriber.
-async fn serve(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit: Permit) {
-    let _counted = Counted::new(&worker);
-    // Not the configuration itself: a connection may outlive it.
-    let (header_timeout, header_bytes, close_timeout) = {
-        let limits = &worker.shared.config().limits;
-        (limits.header_timeout, limits.header_bytes, limits.close_timeout)
-    };
-    let upgrade = Rc::new(UpgradeSlot::new(permit));
-    let service = service_fn({
-        let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
-        move |request: Request<Incoming>| {
-            let client = forwarded::client(&worker.shared.config(), peer, request.headers());
-            routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
-        }
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_header_size(header_bytes)
-        .max_buf_size(READ_BUFFER_BYTES.max(header_bytes))
-        .serve_connection(TokioIo::new(socket), service);
-    let mut phase = worker.shared.phase(worker.index);
-    let mut draining = false;
-    let served = tokio::select! {
-        biased;
-        served = &mut connection => served,
-        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {
-            draining = true;
-            // A request under way is answered; an idle connection ends.
-            Pin::new(&mut connection).graceful_shutdown();
-            connection.await_end().await
-        }
-    };
-    let parts = connection.into_parts();
-    let socket = parts.io.into_inner();
-    match (served, upgrade.take()) {
-        // A task of its own each, so that nothing of the HTTP connection stays in memory.
-        (Ok(()), Some((Upgrade::WebSocket(endpoint, format, client), permit))) => {
-            let (worker, read_ahead) = (Rc::clone(&worker), parts.read_buf);
-            drop(spawn_local(websocket::open(worker, socket, read_ahead, endpoint, format, client, permit)));
-        }
-        (Err(_), Some((Upgrade::Stream(request), permit))) => {
-            drop(spawn_local(http_stream::open(Rc::clone(&worker), socket, request, permit)));
-        }
-        (Err(error), _) if error.is_timeout() => {
-            // Between two requests nobody is refused anything.
-            if !parts.read_buf.is_empty() {
-                worker.counters().refused(Bound::HeaderTimeout);
-            }
-            socket.write_now(Bound::HeaderTimeout.answer());
-        }
-        (Ok(()), None) if !draining => tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-            _ = timeout(close_timeout, linger(&worker, &socket)) => {}
-        },
-        _ => {}
+        drop(spawn_local(serving::run(Rc::clone(&worker), socket, peer, permit)));
     }
 }
 
 /// A connection that carries requests, in the gauge of those. Its task may end in a panic.
-struct Counted(Rc<Worker>);
+pub(crate) struct Counted(Rc<Worker>);
 
 impl Counted {
-    fn new(worker: &Rc<Worker>) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
         worker.counters().http_connections.add(1);
         Self(Rc::clone(worker))
     }
@@ -306,31 +242,6 @@ impl Drop for Counted {
         }
     }
 }
-
-/// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,
-/// the connection would be reset, and the peer might never see the answer that says why.
-async fn linger(worker: &Worker, socket: &Socket) {
-    poll_fn(|context| socket.poll_shutdown(context)).await;
-    // Below TLS: nobody decrypts what is thrown away.
-    let stream = socket.tcp();
-    while stream.readable().await.is_ok() {
-        match stream.try_read(&mut worker.scratch.borrow_mut()) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Waits for a connection without taking it, so that its parts can be had afterwards.
-trait AwaitEnd: Future + Unpin {
-    async fn await_end(&mut self) -> Self::Output {
-        Pin::new(self).await
-    }
-}
-
-impl<F: Future + Unpin> AwaitEnd for F {}
 
 #[cfg(test)]
 mod tests {

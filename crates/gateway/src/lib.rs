@@ -64,6 +64,7 @@ mod reload;
 mod request_id;
 mod routes;
 pub mod server;
+mod serving;
 mod session;
 mod socket;
 mod subscribe;

@@ -1,6 +1,6 @@
 //! The public paths.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,17 +49,31 @@ pub(crate) enum Upgrade {
 pub(crate) struct UpgradeSlot {
     upgrade: RefCell<Option<Upgrade>>,
     permit: RefCell<Option<Permit>>,
+    /// An answer says that it is the connection's last.
+    last: Cell<bool>,
 }
 
 impl UpgradeSlot {
     pub(crate) fn new(permit: Permit) -> Self {
-        Self { upgrade: RefCell::default(), permit: RefCell::new(Some(permit)) }
+        Self { upgrade: RefCell::default(), permit: RefCell::new(Some(permit)), last: Cell::new(false) }
     }
 
     /// When the requests are over. A connection that becomes nothing else keeps its permit to the end.
     pub(crate) fn take(&self) -> Option<(Upgrade, Permit)> {
         let upgrade = self.upgrade.take()?;
         Some((upgrade, self.permit.take()?))
+    }
+
+    /// Looks whether an answer is to be the last.
+    pub(crate) fn note(&self, response: &Response<Body>) {
+        if response.headers().get(CONNECTION).is_some_and(|value| value == "close") {
+            self.last.set(true);
+        }
+    }
+
+    /// Whether nothing follows the answer that is being written.
+    pub(crate) fn is_last(&self) -> bool {
+        self.last.get()
     }
 
     fn set(&self, upgrade: Upgrade) {

@@ -68,6 +68,10 @@ pub(crate) struct Worker {
     pub(crate) paced: Notify,
     /// New connections, for `Limits::handshakes_per_second`.
     pub(crate) handshakes: Cell<Meter>,
+    /// A pass is under way, and others have a turn between two of its steps.
+    passing: Cell<bool>,
+    /// It is over.
+    passed: Notify,
     /// How far a reload has come in the shard's topics, while it is under way.
     pub(crate) reviewed: Cell<Option<usize>>,
     /// Open connections of all kinds: the drain waits for the last.
@@ -107,6 +111,8 @@ impl Worker {
             polls: RefCell::default(),
             paced: Notify::new(),
             handshakes: Cell::default(),
+            passing: Cell::new(false),
+            passed: Notify::new(),
             reviewed: Cell::new(None),
             open: Cell::new(0),
             leaving: Cell::new(false),
@@ -167,12 +173,23 @@ impl Worker {
                 break;
             }
             // Reads, pings and handshakes go on.
+            self.passing.set(true);
             yield_now().await;
+        }
+        if self.passing.replace(false) {
+            self.passed.notify_waiters();
         }
         // Patterns make topics known.
         self.count_topics();
         if self.shard.borrow().next_release().is_some() {
             self.paced.notify_one();
+        }
+    }
+
+    /// Waits for the end of the pass that is under way, if there is one.
+    pub(crate) async fn between_passes(&self) {
+        while self.passing.get() {
+            self.passed.notified().await;
         }
     }
 
@@ -458,5 +475,9 @@ pub(crate) fn client_name(worker: usize, id: SubscriberId) -> String {
     format!("{worker:x}-{:x}-{:x}", id.slot, id.generation)
 }
 
+#[cfg(test)]
+mod beside;
+#[cfg(test)]
+mod newcomers;
 #[cfg(test)]
 mod panics;

@@ -3,65 +3,16 @@
 //! A task panics here because the test holds what it needs to borrow.
 #![expect(clippy::await_holding_refcell_ref, reason = "it is how the tasks are made to panic")]
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use fanfare_wire::Kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::time::timeout;
 
+use super::beside::{beside_a_worker, connect, read_until};
 use super::*;
-use crate::config::Config;
-use crate::server::Server;
-
-/// No story takes nearly as long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const HANDSHAKE: &str = "GET /topics/a HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const STREAM: &str = "GET /topics/a HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
-
-/// Ends with `story`, or with the worker.
-fn beside_a_worker<F>(story: impl FnOnce(Rc<Worker>, SocketAddr) -> F) -> Option<std::io::Result<()>>
-where
-    F: Future<Output = ()>,
-{
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listen: any, admin: any, workers: 1, ..Config::default() };
-    config.limits.close_timeout = Duration::from_secs(600);
-    let server = Server::bind(config, None).unwrap();
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    runtime.block_on(async {
-        let listener = accept::listen(any, &server.shared.config().limits, false).unwrap();
-        let address = listener.local_addr().unwrap();
-        let worker = Worker::new(0, Arc::clone(&server.shared)).unwrap();
-        let asked = ask::channels(1).1.remove(0);
-        tokio::select! {
-            ended = Rc::clone(&worker).run(listener, asked) => Some(ended),
-            told = timeout(PATIENCE, story(Rc::clone(&worker), address)) => {
-                told.expect("the story is told in time");
-                None
-            }
-        }
-    })
-}
-
-/// A connection that has asked, and has been answered up to `last`.
-async fn connect(address: SocketAddr, request: &str, last: &str) -> TcpStream {
-    let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(request.as_bytes()).await.unwrap();
-    read_until(&mut client, last).await;
-    client
-}
-
-async fn read_until(client: &mut TcpStream, last: &str) {
-    let mut seen = Vec::new();
-    while !seen.ends_with(last.as_bytes()) {
-        seen.push(client.read_u8().await.unwrap());
-    }
-}
 
 /// Everything up to the end.
 async fn rest(client: &mut TcpStream) -> Vec<u8> {
