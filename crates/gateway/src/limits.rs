@@ -136,7 +136,7 @@ limits! {
     first_request_timeout: Time = "5s", "From connecting, or from the PROXY header, to the first byte (408). Under TLS it is `tls_handshake_timeout`.";
     header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (closed).";
     tls_handshake_timeout: Time = "5s", "From connecting to the end of the TLS handshake (closed).";
-    body_timeout: Time = "10s", "From the header to the end of the body (408).";
+    body_timeout: Time = "10s", "From the header to the end of the body, of an operator's request too (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";
 
     inbox_messages: Count = "16384", "Messages in one worker's inbox; a publish that finds it full gets 503.";

@@ -210,6 +210,26 @@ fn a_drain_can_be_asked_for() {
 }
 
 #[test]
+fn bodies_that_do_not_come_keep_nobody_out() {
+    let gateway = Gateway::start(&["--body-timeout", "300ms"]);
+    let silent = |number: usize| {
+        let target = if number.is_multiple_of(2) { "/revocations" } else { "/revocations/lift" };
+        let host = gateway.admin;
+        let mut peer = Peer::connect(host);
+        peer.send(format!("POST {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 10\r\n\r\n{{"));
+        peer
+    };
+    // As many as are served at once.
+    let silent: Vec<_> = (0..64).map(silent).collect();
+    assert_eq!(ask(&gateway, "GET", "/healthz").status, 200);
+    for mut peer in silent {
+        let answer = peer.answer();
+        assert_eq!((answer.status, &*answer.error_code()), (408, "timeout"), "{answer:?}");
+        assert_eq!(peer.next_byte(), None, "its connection stays open");
+    }
+}
+
+#[test]
 fn pages_and_strangers_names_are_refused() {
     let gateway = Gateway::start(&["--admin-host", "Ops.example.com"]);
     let (mut peer, client) = named(&gateway, &["a"]);
