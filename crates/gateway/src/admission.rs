@@ -96,7 +96,8 @@ pub(crate) fn connection(worker: &Rc<Worker>) -> Result<Permit, Bound> {
     Ok(permit)
 }
 
-/// One connection more of this address, for as long as `permit` lives. A connection has one address: the first that counts.
+/// One connection more of this address, for as long as `permit` lives or until it is given back. A connection has one address:
+/// the first that counts.
 pub(crate) fn address(worker: &Worker, address: IpAddr, permit: &Permit) -> Result<(), Bound> {
     let config = worker.shared.config();
     if permit.owner().is_some() {
