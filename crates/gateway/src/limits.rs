@@ -176,7 +176,7 @@ limits! {
     admin_wait: Time = "5s", "How long an operator's request waits for the workers; then it is answered 503.";
     list_connections: Count = "1000", "Connections in one answer to an operator, whatever is asked for.";
 
-    log_lines: Count = "4096", "Lines that wait for the reader of the log; further ones are dropped. In force from the start.";
+    #[at_start] log_lines: Count = "4096", "Lines that wait for the reader of the log; further ones are dropped.";
     log_rate: Count = "50", "Lines a second of each kind that clients can cause; the next one says how many were suppressed.";
 
     drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";
