@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::Gateway;
 use support::metrics::{closes, eventually, metric, until_metric};
 use support::peer::{Answer, Peer, publish, request};
+use support::stream::{EVENTS, Stream};
 
 /// A request by the operators' address, as curl sends it.
 fn ask(gateway: &Gateway, method: &str, target: &str) -> Answer {
@@ -167,6 +168,23 @@ fn one_connection_is_sent_elsewhere_and_told_when_to_come_back() {
     }
     publish(gateway.address, "a", "text/plain", "x");
     assert_eq!(stays.json()["data"], "x");
+}
+
+#[test]
+fn a_stream_that_is_sent_elsewhere_is_told_when_to_come_back() {
+    let gateway = Gateway::start(&[]);
+    for (target, headers) in [("/topics/a", &[EVENTS][..]), ("/events?topic=a", &[])] {
+        let mut stream = Stream::open(gateway.address, target, headers);
+        stream.chunk();
+        let client = shown(&gateway, "/connections")[0]["client"].as_str().unwrap().to_owned();
+        assert_eq!(ask(&gateway, "POST", &format!("/connections/{client}/close")).status, 200);
+        let rest: Vec<_> = std::iter::from_fn(|| stream.chunk()).collect();
+        let last = String::from_utf8(rest.last().expect("something comes before the end").clone()).unwrap();
+        let retry = last.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix('\n'));
+        let retry: u64 = retry.and_then(|retry| retry.parse().ok()).unwrap_or_else(|| panic!("{last:?}"));
+        assert!((500..5_000).contains(&retry), "{retry}");
+        assert_eq!(stream.peer.next_byte(), None);
+    }
 }
 
 #[test]
