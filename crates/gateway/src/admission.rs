@@ -339,6 +339,7 @@ bounds! {
     ProxyHeaderTimeout = "proxy_header_timeout", 408, Timeout, "no PROXY header came";
     FirstRequestTimeout = "first_request_timeout", 408, Timeout, "no request came";
     HeaderTimeout = "header_timeout", 408, Timeout, "the request came too slowly";
+    HeaderBytes = "header_bytes", 431, TooLarge, "the request's header is too long";
     Commands = "commands_per_second", 429, RateLimited, "too many frames at once";
     Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
     TopicPublishes = "topic_publishes_per_second", 429, RateLimited, "too many messages of this topic at once";
@@ -363,7 +364,8 @@ impl Bound {
         let (status, code, message) = self.words();
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let reason = reason.unwrap_or_default();
-        let retry = if status == 408 { String::new() } else { format!("retry-after: {seconds}\r\n") };
+        let retry =
+            if matches!(status, 429 | 503) { format!("retry-after: {seconds}\r\n") } else { String::new() };
         let body = format!(r#"{{"error":{{"code":"{}","message":"{message}"}}}}"#, code.as_str());
         format!(
             "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\r\n{body}",
@@ -401,7 +403,7 @@ mod tests {
             let error: serde_json::Value = serde_json::from_str(body).unwrap();
             assert!(error["error"]["code"].is_string() && error["error"]["message"].is_string(), "{text}");
             let status = &head["HTTP/1.1 ".len()..][..3];
-            assert_eq!(head.contains("\r\nretry-after: "), status != "408", "{text}");
+            assert_eq!(head.contains("\r\nretry-after: "), matches!(status, "429" | "503"), "{text}");
         }
         let retries: std::collections::HashSet<_> =
             (0..200).map(|_| Bound::Connections.answer().as_ptr()).collect();

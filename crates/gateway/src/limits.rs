@@ -131,10 +131,10 @@ limits! {
     body_bytes: Bytes = "1MiB", "The body of one request (413).";
     body_messages: Count = "10000", "Messages in one request (413), and results reported for a publish stream.";
     inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
-    header_bytes: Bytes = "16KiB", "Request line and headers (431).";
+    header_bytes: Bytes = "16KiB", "Request line and headers, of which there may be 100 (431).";
     proxy_header_timeout: Time = "2s", "From connecting to a whole PROXY protocol header of a trusted proxy (closed).";
     first_request_timeout: Time = "5s", "From connecting, or from the PROXY header, to the first byte (408). Under TLS it is `tls_handshake_timeout`.";
-    header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (closed).";
+    header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (408, closed); where nothing of one has come, the connection ends without an answer.";
     tls_handshake_timeout: Time = "5s", "From connecting to the end of the TLS handshake (closed).";
     body_timeout: Time = "10s", "From the header to the end of the body, of an operator's request too (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";
@@ -154,7 +154,7 @@ limits! {
 
     #[at_start] ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
     #[at_start] pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
-    close_timeout: Time = "5s", "From a close frame, or from the answer to a body that is too large, to the end of the connection, whatever the peer does.";
+    close_timeout: Time = "5s", "From a close frame, or from the answer to a header or a body that is too large, to the end of the connection, whatever the peer does.";
 
     auth_timeout: Time = "10s", "From a `/ws` without a credential to its `auth`, where nobody may anything without one (4501).";
     token_bytes: Bytes = "4KiB", "A token; a longer one is not valid (401).";

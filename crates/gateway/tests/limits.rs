@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::process::Command;
 
 use serde_json::json;
@@ -407,12 +408,29 @@ fn who_says_nothing_or_little_is_given_up() {
     }
     until_metric(&gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 0.0);
 
-    // Between two requests, nobody is refused: the connection ends.
+    // Between two requests, nobody is refused: the connection ends, and nothing is said that the next one could be taken to be
+    // answered with.
     let mut idle = Peer::connect(gateway.address);
     assert_eq!(idle.request("GET", "/healthz", &[], "").status, 200);
-    assert_eq!(idle.try_answer().map(|answer| answer.status), Some(408));
-    idle.ended();
+    assert_eq!(idle.next_byte(), None);
     assert_eq!(refusals(&gateway, "header_timeout"), 50.0);
+}
+
+#[test]
+fn who_sends_a_header_that_is_too_long_to_its_end_still_reads_why() {
+    let gateway = Gateway::start(&[]);
+    let long = format!("a: {}\r\n", "b".repeat(4 << 20));
+    let many = "a: b\r\n".repeat(100_000);
+    for (headers, status, refused) in [(&*long, "431", 1.0), (&*many, "431", 2.0), ("a : b\r\n", "400", 2.0)]
+    {
+        let mut peer = Peer::connect(gateway.address);
+        peer.send(format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{headers}\r\n{}", "x".repeat(1 << 20)));
+        peer.end();
+        let mut answer = String::new();
+        peer.stream.read_to_string(&mut answer).expect("its connection is not reset");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(refusals(&gateway, "header_bytes"), refused);
+    }
 }
 
 #[test]
