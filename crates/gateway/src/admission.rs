@@ -7,7 +7,7 @@
 //! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
 //! | when a poll waits ([`waiting_poll`]) | one address or holder, if a trusted proxy brings the poll | 429 |
 //! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
-//! | at a frame ([`command`]) | one connection | 4102 |
+//! | at a message of a WebSocket, or a ping ([`command`]) | one connection | 4102 |
 //!
 //! An address is that of one client, as well as can be told: loopback and trusted proxies are many clients, and have no
 //! bounds of their own; of an IPv6 address the first half counts, because that is the least that a customer is given.
@@ -203,7 +203,8 @@ pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: us
     Ok(())
 }
 
-/// One frame of a WebSocket, control frames included. `rate` is `Limits::commands_per_second`, and `now` is of
+/// One message of a WebSocket, however many fragments it has, or one control frame. `rate` is `Limits::commands_per_second`, and
+/// `now` is of
 /// [`Admission::now`]: of many frames at once, both are read once.
 pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: Rate) -> Result<(), Bound> {
     let mut meter = connection.commands.get();
@@ -340,7 +341,7 @@ bounds! {
     FirstRequestTimeout = "first_request_timeout", 408, Timeout, "no request came";
     HeaderTimeout = "header_timeout", 408, Timeout, "the request came too slowly";
     HeaderBytes = "header_bytes", 431, TooLarge, "the request's header is too long";
-    Commands = "commands_per_second", 429, RateLimited, "too many frames at once";
+    Commands = "commands_per_second", 429, RateLimited, "too many messages at once";
     Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
     TopicPublishes = "topic_publishes_per_second", 429, RateLimited, "too many messages of this topic at once";
 }
