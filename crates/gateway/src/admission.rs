@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Permit};
 use crate::error::ApiError;
 use crate::rate::{Meters, Rate};
+use crate::subscribe::Refusal;
 use crate::worker::Worker;
 
 /// What the process knows of those who came, in bounded space.
@@ -215,7 +216,8 @@ pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: 
     Ok(())
 }
 
-fn counted(worker: &Worker, bound: Bound) -> Bound {
+/// The bound, once it is counted.
+pub(crate) fn counted(worker: &Worker, bound: Bound) -> Bound {
     worker.counters().refused(bound);
     bound
 }
@@ -340,6 +342,11 @@ bounds! {
     ProxyHeaderTimeout = "proxy_header_timeout", 408, Timeout, "no PROXY header came";
     FirstRequestTimeout = "first_request_timeout", 408, Timeout, "no request came";
     HeaderTimeout = "header_timeout", 408, Timeout, "the request came too slowly";
+    Subscriptions = "subscriptions", 400, Limit, "the connection has as many subscriptions as it may";
+    Patterns = "patterns", 503, Limit, "the gateway has as many wildcards as it may";
+    WildcardTopics = "wildcard_topics", 400, Limit, "more topics match than a wildcard may bring";
+    Topics = "topics", 503, Limit, "the gateway has as many topics as it may";
+    PollBytes = "inflight_poll_bytes", 503, Unavailable, "too many answers to polls at once";
     HeaderBytes = "header_bytes", 431, TooLarge, "the request's header is too long";
     Commands = "commands_per_second", 429, RateLimited, "too many messages at once";
     Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
@@ -355,6 +362,12 @@ static ANSWERS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
 });
 
 impl Bound {
+    /// Why a part of a request is refused.
+    pub(crate) fn refusal(self) -> Refusal {
+        let (_, code, message) = self.words();
+        (code, message)
+    }
+
     /// A whole answer, after which the connection is closed.
     pub(crate) fn answer(self) -> &'static [u8] {
         let answers = &ANSWERS[self as usize];

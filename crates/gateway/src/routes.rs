@@ -29,6 +29,7 @@ use crate::publish;
 use crate::query::{Query, wanted};
 use crate::request_id::{self, RequestId};
 use crate::session::Endpoint;
+use crate::subscribe;
 use crate::topics;
 use crate::transport::http_stream;
 use crate::worker::Worker;
@@ -334,7 +335,7 @@ fn events(
         return Err(ApiError::method_not_allowed("GET"));
     }
     let query = Query::of(request);
-    let names = query.names(worker.shared.config().limits.subscriptions)?;
+    let names = subscribe::names(worker, &query)?;
     // One that it may is enough for a stream; the others are refused in it.
     if !names.iter().any(|name| client.may_subscribe(name).is_ok()) {
         names.iter().try_for_each(|name| client.check_subscribe(name))?;
