@@ -204,9 +204,8 @@ pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: us
     Ok(())
 }
 
-/// One message of a WebSocket, however many fragments it has, or one control frame. `rate` is `Limits::commands_per_second`, and
-/// `now` is of
-/// [`Admission::now`]: of many frames at once, both are read once.
+/// One message of a WebSocket, however many fragments it has, or one control frame. `rate` is `Limits::commands_per_second`,
+/// and `now` is of [`Admission::now`]: of many frames at once, both are read once.
 pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: Rate) -> Result<(), Bound> {
     let mut meter = connection.commands.get();
     if !meter.take(now, 1, rate) {
