@@ -211,6 +211,7 @@ async fn proxied(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Optio
 
 /// Shakes hands, and serves who did.
 async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Permit) {
+    let _counted = Counted::new(&worker);
     let mut phase = worker.shared.phase(worker.index);
     let shaken = tokio::select! {
         biased;
@@ -224,7 +225,7 @@ async fn secure(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, permit: Per
     }
 }
 
-/// A connection that carries requests, in the gauge of those. Its task may end in a panic.
+/// A connection that carries requests, or does not yet, in the gauge of those. Its task may end in a panic.
 pub(crate) struct Counted(Rc<Worker>);
 
 impl Counted {

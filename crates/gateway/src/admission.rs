@@ -7,7 +7,7 @@
 //! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
 //! | when a poll waits ([`waiting_poll`]) | one address or holder, if a trusted proxy brings the poll | 429 |
 //! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
-//! | at a frame ([`command`]) | one connection | 4102 |
+//! | at a message of a WebSocket, or a ping ([`command`]) | one connection | 4102 |
 //!
 //! An address is that of one client, as well as can be told: loopback and trusted proxies are many clients, and have no
 //! bounds of their own; of an IPv6 address the first half counts, because that is the least that a customer is given.
@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Permit};
 use crate::error::ApiError;
 use crate::rate::{Meters, Rate};
+use crate::subscribe::Refusal;
 use crate::worker::Worker;
 
 /// What the process knows of those who came, in bounded space.
@@ -96,7 +97,8 @@ pub(crate) fn connection(worker: &Rc<Worker>) -> Result<Permit, Bound> {
     Ok(permit)
 }
 
-/// One connection more of this address, for as long as `permit` lives. A connection has one address: the first that counts.
+/// One connection more of this address, for as long as `permit` lives or until it is given back. A connection has one address:
+/// the first that counts.
 pub(crate) fn address(worker: &Worker, address: IpAddr, permit: &Permit) -> Result<(), Bound> {
     let config = worker.shared.config();
     if permit.owner().is_some() {
@@ -202,8 +204,8 @@ pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: us
     Ok(())
 }
 
-/// One frame of a WebSocket, control frames included. `rate` is `Limits::commands_per_second`, and `now` is of
-/// [`Admission::now`]: of many frames at once, both are read once.
+/// One message of a WebSocket, however many fragments it has, or one control frame. `rate` is `Limits::commands_per_second`,
+/// and `now` is of [`Admission::now`]: of many frames at once, both are read once.
 pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: Rate) -> Result<(), Bound> {
     let mut meter = connection.commands.get();
     if !meter.take(now, 1, rate) {
@@ -213,7 +215,8 @@ pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: 
     Ok(())
 }
 
-fn counted(worker: &Worker, bound: Bound) -> Bound {
+/// The bound, once it is counted.
+pub(crate) fn counted(worker: &Worker, bound: Bound) -> Bound {
     worker.counters().refused(bound);
     bound
 }
@@ -338,7 +341,13 @@ bounds! {
     ProxyHeaderTimeout = "proxy_header_timeout", 408, Timeout, "no PROXY header came";
     FirstRequestTimeout = "first_request_timeout", 408, Timeout, "no request came";
     HeaderTimeout = "header_timeout", 408, Timeout, "the request came too slowly";
-    Commands = "commands_per_second", 429, RateLimited, "too many frames at once";
+    Subscriptions = "subscriptions", 400, Limit, "the connection has as many subscriptions as it may";
+    Patterns = "patterns", 503, Limit, "the gateway has as many wildcards as it may";
+    WildcardTopics = "wildcard_topics", 400, Limit, "more topics match than a wildcard may bring";
+    Topics = "topics", 503, Limit, "the gateway has as many topics as it may";
+    PollBytes = "inflight_poll_bytes", 503, Unavailable, "too many answers to polls at once";
+    HeaderBytes = "header_bytes", 431, TooLarge, "the request's header is too long";
+    Commands = "commands_per_second", 429, RateLimited, "too many messages at once";
     Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
     TopicPublishes = "topic_publishes_per_second", 429, RateLimited, "too many messages of this topic at once";
 }
@@ -352,6 +361,12 @@ static ANSWERS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
 });
 
 impl Bound {
+    /// Why a part of a request is refused.
+    pub(crate) fn refusal(self) -> Refusal {
+        let (_, code, message) = self.words();
+        (code, message)
+    }
+
     /// A whole answer, after which the connection is closed.
     pub(crate) fn answer(self) -> &'static [u8] {
         let answers = &ANSWERS[self as usize];
@@ -362,7 +377,8 @@ impl Bound {
         let (status, code, message) = self.words();
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let reason = reason.unwrap_or_default();
-        let retry = if status == 408 { String::new() } else { format!("retry-after: {seconds}\r\n") };
+        let retry =
+            if matches!(status, 429 | 503) { format!("retry-after: {seconds}\r\n") } else { String::new() };
         let body = format!(r#"{{"error":{{"code":"{}","message":"{message}"}}}}"#, code.as_str());
         format!(
             "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\r\n{body}",
@@ -400,7 +416,7 @@ mod tests {
             let error: serde_json::Value = serde_json::from_str(body).unwrap();
             assert!(error["error"]["code"].is_string() && error["error"]["message"].is_string(), "{text}");
             let status = &head["HTTP/1.1 ".len()..][..3];
-            assert_eq!(head.contains("\r\nretry-after: "), status != "408", "{text}");
+            assert_eq!(head.contains("\r\nretry-after: "), matches!(status, "429" | "503"), "{text}");
         }
         let retries: std::collections::HashSet<_> =
             (0..200).map(|_| Bound::Connections.answer().as_ptr()).collect();

@@ -191,7 +191,8 @@ fn too_large(max: usize) -> ApiError {
     ApiError::too_large(format!("at most {max} bytes"))
 }
 
-fn too_slow() -> ApiError {
+/// The answer to a body that does not come in time.
+pub(crate) fn too_slow() -> ApiError {
     let code = fanfare_wire::event::ErrorCode::Timeout;
     ApiError::new(StatusCode::REQUEST_TIMEOUT, code, "the body came too slowly")
 }

@@ -144,19 +144,22 @@ impl Permit {
 
     /// Takes over a place of this owner, and gives back that of another.
     pub(crate) fn belong_to(&self, owner: Key) {
-        if let Some(before) = self.owner.replace(Some(owner)) {
-            self.worker.shared.admission.leave(before);
+        self.leave();
+        self.owner.set(Some(owner));
+    }
+
+    /// Gives back the place of its owner: it is nobody's connection now.
+    pub(crate) fn leave(&self) {
+        if let Some(owner) = self.owner.take() {
+            self.worker.shared.admission.leave(owner);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Self { worker, owner } = self;
-        worker.open.set(worker.open.get() - 1);
-        worker.shared.connections.fetch_sub(1, Relaxed);
-        if let Some(owner) = owner.get() {
-            worker.shared.admission.leave(owner);
-        }
+        self.leave();
+        self.worker.open.set(self.worker.open.get() - 1);
+        self.worker.shared.connections.fetch_sub(1, Relaxed);
     }
 }

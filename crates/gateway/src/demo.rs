@@ -3,6 +3,7 @@
 
 mod log;
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -93,7 +94,9 @@ pub fn run(mut config: Config, address_is_given: bool, symbols: usize, rate: f64
     };
     let (address, admin) = (server.address, server.admin_address);
     server.serve(|stop| {
-        println!(
+        // As in `main`: who started it may not want to know.
+        let _ = writeln!(
+            io::stdout(),
             "A live market of {symbols} symbols is on  http://{address}/  and a log on  http://{address}/#logs\n\
              Move a price yourself:\n  \
              curl -X POST http://{address}/topics/ticker.BTC-USD -H 'content-type: application/json' \

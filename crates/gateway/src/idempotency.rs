@@ -9,10 +9,13 @@ use fanfare_registry::Admitted;
 use fanfare_wire::Topic;
 use parking_lot::Mutex;
 
+use crate::admission;
+
 /// The longest key, in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 256;
 
-/// The remembered keys of the process. A key belongs to a topic: the same key on another topic is another key.
+/// The remembered keys of the process. A key belongs to a topic and to the holder of a credential: the same key on another topic,
+/// or of somebody else, is another key. Those who show no credential share theirs.
 pub(crate) struct IdempotencyStore {
     state: Mutex<State>,
 }
@@ -25,7 +28,7 @@ struct State {
     order: VecDeque<(Instant, Key)>,
 }
 
-type Key = (Topic, Box<str>);
+type Key = (Topic, Option<admission::Key>, Box<str>);
 
 /// An answer, and whether it is an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,7 @@ impl IdempotencyStore {
     pub(crate) fn once<E>(
         &self,
         topic: &Topic,
+        holder: Option<admission::Key>,
         key: &str,
         now: Instant,
         publish: impl FnOnce() -> Result<Admitted, E>,
@@ -64,7 +68,7 @@ impl IdempotencyStore {
         let mut state = self.state.lock();
         let (keys_max, age_max) = (state.keys_max, state.age_max);
         while state.forget_one(keys_max, age_max, now) {}
-        let key = (topic.clone(), Box::from(key));
+        let key = (topic.clone(), holder, Box::from(key));
         if let Some(&admitted) = state.answers.get(&key) {
             return Ok(Answer { admitted, replayed: true });
         }
@@ -104,13 +108,18 @@ mod tests {
         let start = Instant::now();
         let mut offset = 0;
         let mut publish = |topic: &str, key: &str, after: u64| {
-            let answer =
-                store.once(&Topic::new(topic).unwrap(), key, start + Duration::from_secs(after), || {
+            let answer = store.once(
+                &Topic::new(topic).unwrap(),
+                None,
+                key,
+                start + Duration::from_secs(after),
+                || {
                     offset += 1;
                     let admitted =
                         Admitted { epoch: Epoch::new(1), first: offset, last: offset, wake: ShardSet::EMPTY };
                     Ok::<_, ()>(admitted)
-                });
+                },
+            );
             answer.map(|answer| (answer.admitted.last, answer.replayed)).unwrap()
         };
         assert_eq!(publish("a", "k", 0), (1, false));
@@ -131,7 +140,7 @@ mod tests {
         let admitted = Admitted { epoch: Epoch::new(1), first: 1, last: 1, wake: ShardSet::EMPTY };
         let topic = Topic::new("a").unwrap();
         let is_known =
-            |key: &str, now| store.once(&topic, key, now, || Ok::<_, ()>(admitted)).unwrap().replayed;
+            |key: &str, now| store.once(&topic, None, key, now, || Ok::<_, ()>(admitted)).unwrap().replayed;
         for key in 0..10 {
             assert!(!is_known(&key.to_string(), start));
         }
@@ -148,7 +157,7 @@ mod tests {
     fn a_refused_publish_may_be_tried_again() {
         let store = IdempotencyStore::new(2, Duration::from_secs(120));
         let topic = Topic::new("a").unwrap();
-        assert_eq!(store.once(&topic, "k", Instant::now(), || Err("busy")), Err("busy"));
+        assert_eq!(store.once(&topic, None, "k", Instant::now(), || Err("busy")), Err("busy"));
         assert_eq!(store.len(), 0);
     }
 }

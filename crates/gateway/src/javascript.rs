@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Request, Response, StatusCode};
 
+use crate::entity_tag;
 use crate::error::Body;
 
 const MODULE: &[u8] = include_bytes!("javascript/fanfare.js");
@@ -27,7 +27,7 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
 /// Answers a GET or a HEAD.
 pub(crate) fn module<B>(request: &Request<B>) -> Response<Body> {
     let mut response = Response::new(Full::default());
-    if request.headers().get_all(IF_NONE_MATCH).iter().any(|tags| names(tags, &TAG)) {
+    if entity_tag::is_known(request.headers(), &TAG) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
         *response.body_mut() = Full::new(Bytes::from_static(MODULE));
@@ -44,30 +44,4 @@ pub(crate) fn module<B>(request: &Request<B>) -> Response<Body> {
         headers.insert(ETAG, tag);
     }
     response
-}
-
-/// Weak comparison (RFC 9110 §13.1.2): a proxy that compresses makes the tag weak.
-fn names(tags: &HeaderValue, tag: &str) -> bool {
-    let same = |known: &str| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag;
-    tags.to_str().is_ok_and(|tags| tags.split(',').any(|known| same(known.trim())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tag_is_found_in_a_list_and_weak() {
-        for (tags, expect) in [
-            ("\"a\"", true),
-            ("\"b\", \"a\"", true),
-            ("W/\"a\"", true),
-            ("*", true),
-            ("\"b\"", false),
-            ("a", false),
-            ("", false),
-        ] {
-            assert_eq!(names(&HeaderValue::from_static(tags), "\"a\""), expect, "{tags}");
-        }
-    }
 }

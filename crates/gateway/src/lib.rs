@@ -40,6 +40,7 @@ mod connection;
 pub mod demo;
 mod dispatch;
 mod drain;
+mod entity_tag;
 mod error;
 mod forwarded;
 mod framing;

@@ -112,7 +112,7 @@ limits! {
     address_connections: Count = "1000", "Open connections of one address; one more gets 429. Loopback and trusted proxies have no such bound.";
     address_handshakes_per_second: Rate = "50 burst 500", "New connections of one address; more get 429. Likewise.";
     token_connections: Count = "1000", "Subscribers' connections of one API key or token subject, which then count for no address; one more gets 429 (4504).";
-    commands_per_second: Rate = "100 burst 1000", "Frames of one WebSocket, pings and pongs included; more close it (4102).";
+    commands_per_second: Rate = "100 burst 1000", "Messages of one WebSocket, each one however many fragments it has, and its pings and pongs; more close it (4102).";
     publishes_per_second: Rate = "100000 burst 200000", "Messages of one publisher: an API key, a token's subject, else an address; more get 429. Loopback and trusted proxies have no such bound.";
     topic_publishes_per_second: Rate = "off", "Messages to one topic; more get 429.";
     #[at_start] rate_entries: Count = "65536", "Addresses, publishers, and topics whose rate is remembered, of each; those who owe least are forgotten first.";
@@ -131,12 +131,12 @@ limits! {
     body_bytes: Bytes = "1MiB", "The body of one request (413).";
     body_messages: Count = "10000", "Messages in one request (413), and results reported for a publish stream.";
     inflight_body_bytes: Bytes = "64MiB", "Request bodies being received, over all connections (503).";
-    header_bytes: Bytes = "16KiB", "Request line and headers (431).";
+    header_bytes: Bytes = "16KiB", "Request line and headers, of which there may be 100 (431).";
     proxy_header_timeout: Time = "2s", "From connecting to a whole PROXY protocol header of a trusted proxy (closed).";
     first_request_timeout: Time = "5s", "From connecting, or from the PROXY header, to the first byte (408). Under TLS it is `tls_handshake_timeout`.";
-    header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (closed).";
+    header_timeout: Time = "10s", "From the first byte, or from the last answer, to a complete request header (408, closed); where nothing of one has come, the connection ends without an answer.";
     tls_handshake_timeout: Time = "5s", "From connecting to the end of the TLS handshake (closed).";
-    body_timeout: Time = "10s", "From the header to the end of the body (408).";
+    body_timeout: Time = "10s", "From the header to the end of the body, of an operator's request too (408).";
     stream_idle: Time = "60s", "Between two pieces of a publish stream (its end).";
 
     inbox_messages: Count = "16384", "Messages in one worker's inbox; a publish that finds it full gets 503.";
@@ -154,7 +154,7 @@ limits! {
 
     #[at_start] ping_interval: Time = "25s", "Between two WebSocket pings to one subscriber.";
     #[at_start] pong_timeout: Time = "20s", "From a ping to the close of a silent subscriber (4201); shorter than `ping_interval`.";
-    close_timeout: Time = "5s", "From a close frame, or from the answer to a body that is too large, to the end of the connection, whatever the peer does.";
+    close_timeout: Time = "5s", "From a close frame, or from the answer to a header or a body that is too large, to the end of the connection, whatever the peer does.";
 
     auth_timeout: Time = "10s", "From a `/ws` without a credential to its `auth`, where nobody may anything without one (4501).";
     token_bytes: Bytes = "4KiB", "A token; a longer one is not valid (401).";
@@ -176,7 +176,7 @@ limits! {
     admin_wait: Time = "5s", "How long an operator's request waits for the workers; then it is answered 503.";
     list_connections: Count = "1000", "Connections in one answer to an operator, whatever is asked for.";
 
-    log_lines: Count = "4096", "Lines that wait for the reader of the log; further ones are dropped. In force from the start.";
+    #[at_start] log_lines: Count = "4096", "Lines that wait for the reader of the log; further ones are dropped.";
     log_rate: Count = "50", "Lines a second of each kind that clients can cause; the next one says how many were suppressed.";
 
     drain_grace: Time = "5s", "From SIGTERM to the end of accepting, so that the load balancer sees `/readyz` first.";

@@ -2,12 +2,13 @@
 //!
 //! | what | who |
 //! |---|---|
-//! | which lines | `FANFARE_LOG`, as `info`, `fanfare_gateway=debug` |
+//! | which lines | `FANFARE_LOG`, as `info`, `warn,fanfare_gateway=info`: a release build has nothing below `info` |
 //! | of those that clients can cause, how many | [`rate`] |
 //! | how they look | `log_format` |
 //! | when they are written | [`writer`]: a thread of its own, and a bounded queue before it |
 //!
-//! What a client chose goes through [`Shown`]. No line has a query, a token, or the value of a header.
+//! What a client chose goes through [`Shown`]. No line has a query, a token, or the value of a header
+//! but `X-Request-Id`, and of that only what [`request_id`](crate::request_id) takes.
 
 pub(crate) mod rate;
 pub(crate) mod writer;

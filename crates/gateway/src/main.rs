@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 after a whole drain, 1 when something failed, 2 for a bad command line or configuration.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use fanfare_gateway::args::{self, Action};
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     let action = match args::action(&args::command().get_matches()) {
         Ok(action) => action,
         Err(error) => {
-            eprintln!("{error}");
+            let _ = writeln!(io::stderr(), "{error}");
             return ExitCode::from(2);
         }
     };
@@ -65,8 +66,9 @@ fn serve(config: Config, source: Source) -> anyhow::Result<()> {
     }
     let (address, admin) = (server.address, server.admin_address);
     server.serve(|_| {
-        // One line that a supervisor or a test can wait for.
-        println!("fanfare {} listening on {address}, operators on {admin}", env!("CARGO_PKG_VERSION"));
+        // One line that a supervisor or a test can wait for. Who does not may have closed the output.
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = writeln!(io::stdout(), "fanfare {version} listening on {address}, operators on {admin}");
         tracing::info!(%address, %admin, workers, "serving");
     })
 }

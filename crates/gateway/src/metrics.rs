@@ -275,7 +275,7 @@ impl Page {
             ),
             family(
                 "fanfare_refusals_total",
-                "Connections, requests and frames refused, by the limit they met.",
+                "Connections, requests, subscriptions and messages refused, by the limit they met.",
                 MetricType::COUNTER,
                 refusals.collect(),
             ),

@@ -20,7 +20,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{sleep, timeout_at};
 
-use crate::admission;
+use crate::admission::{self, Bound};
 use crate::auth;
 use crate::client::Client;
 use crate::drain::Phase;
@@ -48,7 +48,7 @@ pub(crate) async fn poll(
         // Not held for as long as the poll waits.
         let limits = &worker.shared.config().limits;
         let (max, wait) = (query.max(limits.poll_messages)?, query.wait(limits.poll_wait)?);
-        (query.names(limits.subscriptions)?, max, wait, limits.poll_bytes)
+        (subscribe::names(worker, &query)?, max, wait, limits.poll_bytes)
     };
     names.iter().try_for_each(|name| client.check_subscribe(name))?;
     let cursor = Query::place(query.get("cursor").unwrap_or_default(), "cursor")?;
@@ -57,14 +57,7 @@ pub(crate) async fn poll(
         worker.shared.dispatch.registry.since(&names, cursor, max, Instant::now())
     };
     let has_news = |polled: &Polled| cursor.is_none() || polled.gap || !polled.messages.is_empty();
-    let refused = |error: JoinError| {
-        let (code, message) = subscribe::join_refusal(error);
-        match error {
-            // Waiting makes it no better.
-            JoinError::TooManyMatches => ApiError::new(StatusCode::BAD_REQUEST, code, message),
-            JoinError::TooManyTopics | JoinError::TooManyPatterns => refusal((code, message)),
-        }
-    };
+    let refused = |error: JoinError| ApiError::from(subscribe::met(worker, error));
     let polled = read().map_err(refused)?;
     let mut polled = if wait.is_zero() || has_news(&polled) {
         polled
@@ -160,11 +153,12 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(body: Vec<u8>, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+    fn new(body: Vec<u8>, worker: &Worker) -> Result<Self, Bound> {
+        let shared = &worker.shared;
         let before = shared.inflight_poll_bytes.fetch_add(body.len(), Relaxed);
         let counted = Self { body, shared: Arc::clone(shared) };
         if before + counted.body.len() > shared.config().limits.inflight_poll_bytes {
-            return Err(ApiError::unavailable("too many answers to polls at once"));
+            return Err(admission::counted(worker, Bound::PollBytes));
         }
         Ok(counted)
     }
@@ -196,7 +190,7 @@ fn response(worker: &Worker, polled: &Polled) -> Result<Response<Body>, ApiError
         body.extend_from_slice(frame);
     }
     body.extend_from_slice(b"]}");
-    let body = Bytes::from_owner(Counted::new(body, &worker.shared)?);
+    let body = Bytes::from_owner(Counted::new(body, worker)?);
     let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -293,7 +293,10 @@ impl Publisher<'_> {
         };
         match key {
             None => publish().map(|admitted| Answer { admitted, replayed: false }),
-            Some(key) => self.worker.shared.idempotency.once(topic, key, Instant::now(), publish),
+            Some(key) => {
+                let holder = self.client.holder();
+                self.worker.shared.idempotency.once(topic, holder, key, Instant::now(), publish)
+            }
         }
     }
 

@@ -29,6 +29,7 @@ use crate::publish;
 use crate::query::{Query, wanted};
 use crate::request_id::{self, RequestId};
 use crate::session::Endpoint;
+use crate::subscribe;
 use crate::topics;
 use crate::transport::http_stream;
 use crate::worker::Worker;
@@ -76,6 +77,13 @@ impl UpgradeSlot {
         self.last.get()
     }
 
+    /// The next request on the connection may be somebody else's.
+    fn give_back(&self) {
+        if let Some(permit) = &*self.permit.borrow() {
+            permit.leave();
+        }
+    }
+
     fn set(&self, upgrade: Upgrade) {
         *self.upgrade.borrow_mut() = Some(upgrade);
     }
@@ -99,9 +107,10 @@ pub(crate) async fn route(
     if let Err(refused) = framing::check(&request) {
         return Ok(request_id::name(&worker, &client.address, id, &request, Ok(*refused)));
     }
-    if let Err(error) = admit(&worker, &upgrade, &client, &request) {
-        return Ok(request_id::name(&worker, &client.address, id, &request, Err(error)));
-    }
+    let is_admitted = match admit(&worker, &upgrade, &client, &request) {
+        Ok(is_admitted) => is_admitted,
+        Err(error) => return Ok(request_id::name(&worker, &client.address, id, &request, Err(error))),
+    };
     let path = request.uri().path().to_owned();
     let address = client.address;
     let (readers, answer) = match path.as_str() {
@@ -114,8 +123,10 @@ pub(crate) async fn route(
         }
         path => (None, demo(&worker, path)),
     };
-    if matches!(*upgrade.upgrade.borrow(), Some(Upgrade::Stream(_))) {
-        return Err(Taken);
+    match *upgrade.upgrade.borrow() {
+        Some(Upgrade::Stream(_)) => return Err(Taken),
+        None if is_admitted => upgrade.give_back(),
+        _ => {}
     }
     let mut response = request_id::name(&worker, &address, id, &request, answer);
     if let Some(readers) = readers {
@@ -179,25 +190,29 @@ fn refused<B>(worker: &Worker, request: &Request<B>, error: ApiError) -> Result<
     Ok(handshake::Refused::from(error).response())
 }
 
-/// Asks about the address of a subscriber that a trusted proxy brings: of the connection, only the proxy's was known. What
-/// is answered and over counts for nobody.
+/// Asks about the address of a subscriber that a trusted proxy brings: of the connection, only the proxy's was known. Asked
+/// before its credential is looked at, so that guesses meet the bounds of addresses. Whether the connection has a place of that
+/// address now: what is answered and over counts for nobody, and gives it back.
 fn admit(
     worker: &Worker,
     upgrade: &UpgradeSlot,
     client: &Client,
     request: &Request<Incoming>,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     let subscribes = || {
-        handshake::is_upgrade(request)
-            || request.uri().path() == "/events"
-            || stream_format(request).is_some()
+        let path = request.uri().path();
+        let is_of_topics = path == "/ws" || path.starts_with("/topics/");
+        let becomes_other = || handshake::is_upgrade(request) || stream_format(request).is_some();
+        request.method() == Method::GET && (path == "/events" || is_of_topics && becomes_other())
     };
     match &*upgrade.permit.borrow() {
         Some(permit) if client.is_forwarded && subscribes() => {
+            let before = permit.owner();
             let admitted = admission::address(worker, client.address, permit);
-            Ok(admitted.inspect_err(|bound| worker.counters().refused(*bound))?)
+            admitted.inspect_err(|bound| worker.counters().refused(*bound))?;
+            Ok(permit.owner() != before)
         }
-        _ => Ok(()),
+        _ => Ok(false),
     }
 }
 
@@ -320,7 +335,7 @@ fn events(
         return Err(ApiError::method_not_allowed("GET"));
     }
     let query = Query::of(request);
-    let names = query.names(worker.shared.config().limits.subscriptions)?;
+    let names = subscribe::names(worker, &query)?;
     // One that it may is enough for a stream; the others are refused in it.
     if !names.iter().any(|name| client.may_subscribe(name).is_ok()) {
         names.iter().try_for_each(|name| client.check_subscribe(name))?;

@@ -70,6 +70,9 @@ pub(crate) async fn run(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit
             connection.await_end().await
         }
     };
+    if served.as_ref().is_err_and(hyper::Error::is_parse_too_large) {
+        worker.counters().refused(Bound::HeaderBytes);
+    }
     let parts = connection.into_parts();
     let socket = parts.io.into_inner().socket;
     match (served, upgrade.take()) {
@@ -82,16 +85,22 @@ pub(crate) async fn run(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit
             drop(spawn_local(http_stream::open(Rc::clone(&worker), socket, request, permit)));
         }
         (Err(error), _) if error.is_timeout() => {
-            // Between two requests nobody is refused anything.
-            if !parts.read_buf.is_empty() {
+            // Between two requests nobody is refused anything, and nothing is said: whose request is on its way would take it for
+            // the answer.
+            let answer: &[u8] = if parts.read_buf.is_empty() {
+                &[]
+            } else {
                 worker.counters().refused(Bound::HeaderTimeout);
-            }
-            socket.write_now(Bound::HeaderTimeout.answer());
+                Bound::HeaderTimeout.answer()
+            };
+            socket.write_now(answer);
         }
-        (Ok(()), None) if !draining => tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-            _ = timeout(close_timeout, linger(&worker, &socket)) => {}
-        },
+        (served, None) if !draining && served.as_ref().err().is_none_or(hyper::Error::is_parse) => {
+            tokio::select! {
+                _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
+                _ = timeout(close_timeout, linger(&worker, &socket)) => {}
+            }
+        }
         _ => {}
     }
 }
@@ -161,8 +170,8 @@ fn poll_write_more(
     }
 }
 
-/// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused body unread,
-/// the connection would be reset, and the peer might never see the answer that says why.
+/// Ends our side, and throws away what the peer still sends, up to its end. Closed with the rest of a refused header or body
+/// unread, the connection would be reset, and the peer might never see the answer that says why.
 async fn linger(worker: &Worker, socket: &Socket) {
     poll_fn(|context| socket.poll_shutdown(context)).await;
     // Below TLS: nobody decrypts what is thrown away.

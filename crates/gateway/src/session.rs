@@ -11,7 +11,7 @@ use fanfare_wire::event::{ErrorCode, Event};
 use fanfare_wire::websocket::{self, OpCode, frame};
 use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
-use crate::admission;
+use crate::admission::{self, Bound};
 use crate::auth;
 use crate::connection::Connection;
 use crate::error::ApiError;
@@ -197,6 +197,7 @@ fn authenticate(worker: &Worker, connection: &Connection, id: Option<u64>, token
 fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Wanted<'_>]) -> End {
     let max = worker.shared.config().limits.subscriptions;
     if topics.len() > max {
+        worker.counters().refused(Bound::Subscriptions);
         let message = format!("at most {max} topics in one request");
         return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });
     }

@@ -12,7 +12,10 @@ use fanfare_wire::command::{Policy, Start, Wanted};
 use fanfare_wire::event::{self, ErrorCode, Subscribed};
 use fanfare_wire::{Name, Pattern, Position, Topic, TopicError};
 
+use crate::admission::{self, Bound};
 use crate::client::Client;
+use crate::error::ApiError;
+use crate::query::Query;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
 
@@ -65,7 +68,8 @@ pub(crate) fn subscribe_to_each<'a>(
     let mut left = worker.shared.config().limits.wildcard_topics;
     wanted.iter().map(move |wanted| {
         if left == 0 && wanted.topic.contains(['*', '>']) {
-            return Err((ErrorCode::Limit, "more topics match than one request may bring"));
+            let (code, _) = admission::counted(worker, Bound::WildcardTopics).refusal();
+            return Err((code, "more topics match than one request may bring"));
         }
         let begun = subscribe(worker, id, client, wanted);
         if let Ok(Begun { acknowledgement: Subscribed::Matched { matched, .. }, .. }) = &begun {
@@ -142,8 +146,10 @@ fn subscribe_to_topic<'a>(
         let position = Some(info.position);
         return Ok(Begun { acknowledgement, beginnings: Vec::new(), recovered: None, position });
     }
-    shard.may_subscribe(id).map_err(refusal)?;
-    let joined = registry.join(topic, worker.index, &wanted.start, now).map_err(join_refusal)?;
+    shard.may_subscribe(id).map_err(|error| refusal(worker, error))?;
+    let joined = registry
+        .join(topic, worker.index, &wanted.start, now)
+        .map_err(|error| met(worker, error).refusal())?;
     let Joined { position, mut replay, mut recovered, age } = joined;
     // The checks above are all that can refuse.
     if !shard.subscribe(id, topic, wish, position.offset).unwrap_or(false) {
@@ -179,11 +185,13 @@ fn subscribe_to_pattern<'a>(
         let acknowledgement = Subscribed::Matched { topic: &wanted.topic, matched, recovered: None };
         return Ok(Begun { acknowledgement, beginnings: Vec::new(), recovered: None, position: None });
     }
-    shard.may_subscribe(id).map_err(refusal)?;
+    shard.may_subscribe(id).map_err(|error| refusal(worker, error))?;
     let positions: HashMap<&str, &Start<'_>> =
         wanted.positions.iter().map(|(topic, start)| (topic.as_str(), start)).collect();
     let start = |topic: &Topic| (*positions.get(topic.as_str()).unwrap_or(&&wanted.start)).clone();
-    let joined = registry.join_pattern(pattern, worker.index, start, now).map_err(join_refusal)?;
+    let joined = registry
+        .join_pattern(pattern, worker.index, start, now)
+        .map_err(|error| met(worker, error).refusal())?;
     let matched = joined.len();
     let new: Vec<bool> = joined.iter().map(|(topic, _)| !shard.is_covered(id, topic)).collect();
     let recovered = joined.iter().zip(&new).filter(|((_, joined), new)| {
@@ -253,20 +261,31 @@ fn is_shared(start: &Start<'_>) -> bool {
     matches!(start, Start::Since { .. })
 }
 
-fn refusal(error: SubscribeError) -> Refusal {
+fn refusal(worker: &Worker, error: SubscribeError) -> Refusal {
     match error {
-        SubscribeError::TooMany => (ErrorCode::Limit, "the connection has as many subscriptions as it may"),
+        SubscribeError::TooMany => admission::counted(worker, Bound::Subscriptions).refusal(),
         SubscribeError::Closing => (ErrorCode::Unavailable, "the connection is closing"),
     }
 }
 
-pub(crate) fn join_refusal(error: JoinError) -> Refusal {
-    let message = match error {
-        JoinError::TooManyTopics => "the gateway has as many topics as it may",
-        JoinError::TooManyMatches => "more topics match than a wildcard may bring",
-        JoinError::TooManyPatterns => "the gateway has as many wildcards as it may",
+/// The bound that was met, once it is counted.
+pub(crate) fn met(worker: &Worker, error: JoinError) -> Bound {
+    let bound = match error {
+        JoinError::TooManyTopics => Bound::Topics,
+        JoinError::TooManyMatches => Bound::WildcardTopics,
+        JoinError::TooManyPatterns => Bound::Patterns,
     };
-    (ErrorCode::Limit, message)
+    admission::counted(worker, bound)
+}
+
+/// The names that a request asks for, each once: `Limits::subscriptions` at most.
+pub(crate) fn names(worker: &Worker, query: &Query) -> Result<Vec<Name>, ApiError> {
+    let names = query.names(worker.shared.config().limits.subscriptions);
+    names.inspect_err(|error| {
+        if error.code == ErrorCode::Limit {
+            worker.counters().refused(Bound::Subscriptions);
+        }
+    })
 }
 
 fn advice(error: TopicError) -> &'static str {

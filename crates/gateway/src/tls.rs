@@ -54,7 +54,7 @@ impl Tls {
             Some(validity) => validity.fault(i64::try_from(now).unwrap_or(i64::MAX))?,
             None => "when it ends cannot be read".into(),
         };
-        Some(wrong("tls_certificate", config.tls_certificate.as_ref()?, fault))
+        Some(wrong("tls_certificate", &config.path(config.tls_certificate.as_ref()?), fault))
     }
 }
 

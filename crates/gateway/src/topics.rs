@@ -8,11 +8,12 @@ use fanfare_wire::event::{ErrorCode, Status};
 use fanfare_wire::{Epoch, Kind, Message, Name, Pattern, Position, Topic};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::client::Client;
+use crate::entity_tag;
 use crate::error::{ApiError, Body, json};
 use crate::poll;
 use crate::query::Query;
@@ -32,11 +33,7 @@ pub(crate) async fn last_value(
 ) -> Result<Response<Body>, ApiError> {
     let wait = Query::of(request).wait(worker.shared.config().limits.poll_wait)?;
     let read = || worker.shared.dispatch.registry.last(topic, Instant::now());
-    let is_known = |last: &Last| {
-        let tag = tag(&last.message);
-        let lists = request.headers().get_all(IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-        lists.flat_map(|tags| tags.split(',')).any(|known| known.trim() == tag)
-    };
+    let is_known = |last: &Last| entity_tag::is_known(request.headers(), &tag(&last.message));
     let mut last = read();
     if !wait.is_zero() && last.as_ref().is_none_or(is_known) {
         let names = [Name::Topic(topic.clone())];

@@ -31,7 +31,7 @@ pub(crate) fn is_websocket(format: FormatId) -> bool {
 /// What tells the peer that this was all.
 pub(crate) fn last_frame(format: FormatId, reason: DisconnectReason) -> Bytes {
     match reason {
-        DisconnectReason::Draining if matches!(format, FormatId::EVENT_STREAM | FormatId::EVENTS) => {
+        _ if reason.is_farewell() && matches!(format, FormatId::EVENT_STREAM | FormatId::EVENTS) => {
             // No blank line: some clients make an event of that.
             let retry = chunk::chunk(format!("retry: {}\n", retry_ms()).as_bytes());
             [&retry[..], &chunk::LAST[..]].concat().into()

@@ -22,6 +22,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep_until;
 
 use crate::accept;
+use crate::admission::Bound;
 use crate::ask::{self, Asked};
 use crate::auth::cache::TokenCache;
 use crate::auth::expiry::Expiries;
@@ -207,7 +208,11 @@ impl Worker {
         }
         let messages = drafts.len() as u64;
         let bytes = drafts.iter().map(|draft| draft.payload_bytes() as u64).sum();
-        let admitted = self.shared.dispatch.publish(self.index, topic, drafts)?;
+        let admitted = self.shared.dispatch.publish(self.index, topic, drafts).inspect_err(|error| {
+            if matches!(error, AdmitError::TooManyTopics) {
+                self.counters().refused(Bound::Topics);
+            }
+        })?;
         self.counters().messages.add(messages);
         self.counters().message_bytes.add(bytes);
         Ok(admitted)

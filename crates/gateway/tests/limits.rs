@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::io::Read;
 use std::process::Command;
 
 use serde_json::json;
 use support::Gateway;
 use support::metrics::{eventually, metric, open_files, resident_bytes, until_metric};
 use support::peer::{Answer, BINARY, HANDSHAKE, PING, PONG, Peer, TEXT, masked, request_text};
+use support::stream::Stream;
 
 /// Far more than any burst here: what has a bound is refused by then, on the slowest machine, too.
 const MANY: usize = 200;
@@ -132,6 +134,36 @@ fn subscribers_that_a_proxy_brings_count_for_their_own_address() {
     }
     inside.pop();
     eventually(|| forwarded_websocket(&gateway, "203.0.113.9").is_ok(), "there is room again");
+}
+
+#[test]
+fn what_is_answered_leaves_no_place_on_the_connection_of_a_proxy() {
+    let gateway = behind_a_proxy(&["--address-connections", "1", "--origins", "https://a.example"]);
+    let one = ("x-forwarded-for", "203.0.113.9");
+    let mut shared = Peer::connect(gateway.address);
+    let mut check = |method: &str, target: &str, headers: &[(&str, &str)], status: u16| {
+        let answer = shared.request(method, target, &[headers, &[one]].concat(), "");
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+        assert_eq!(metric(&gateway, "fanfare_addresses"), 0.0, "{method} {target}");
+    };
+    let stream = ("accept", "text/event-stream");
+    let page = ("origin", "https://a.example");
+    let preflight = [page, ("access-control-request-method", "GET")];
+    check("OPTIONS", "/events?topic=a", &preflight, 204);
+    check("POST", "/events?topic=a", &[], 405);
+    check("GET", "/events", &[], 400);
+    check("GET", "/events?topic=a", &[("last-event-id", "no place")], 400);
+    check("GET", "/events?topic=a", &[("origin", "https://b.example")], 403);
+    check("GET", "/topics/a", &[stream, ("last-event-id", "no place")], 400);
+    check("POST", "/topics/a", &[stream, ("content-type", "text/plain")], 200);
+    check("GET", "/healthz", &[stream], 200);
+
+    // The next on the connection is somebody else, whose place it becomes.
+    let headers = [stream, ("x-forwarded-for", "203.0.113.10")];
+    let _other = Stream::on(shared, "/topics/a", &headers);
+    assert_eq!(metric(&gateway, "fanfare_addresses"), 1.0);
+    check_refused(&forwarded_websocket(&gateway, "203.0.113.10").err().expect("it has one"), 429, "limit");
+    assert!(forwarded_websocket(&gateway, "203.0.113.9").is_ok(), "it has none");
 }
 
 #[test]
@@ -376,12 +408,29 @@ fn who_says_nothing_or_little_is_given_up() {
     }
     until_metric(&gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 0.0);
 
-    // Between two requests, nobody is refused: the connection ends.
+    // Between two requests, nobody is refused: the connection ends, and nothing is said that the next one could be taken to be
+    // answered with.
     let mut idle = Peer::connect(gateway.address);
     assert_eq!(idle.request("GET", "/healthz", &[], "").status, 200);
-    assert_eq!(idle.try_answer().map(|answer| answer.status), Some(408));
-    idle.ended();
+    assert_eq!(idle.next_byte(), None);
     assert_eq!(refusals(&gateway, "header_timeout"), 50.0);
+}
+
+#[test]
+fn who_sends_a_header_that_is_too_long_to_its_end_still_reads_why() {
+    let gateway = Gateway::start(&[]);
+    let long = format!("a: {}\r\n", "b".repeat(4 << 20));
+    let many = "a: b\r\n".repeat(100_000);
+    for (headers, status, refused) in [(&*long, "431", 1.0), (&*many, "431", 2.0), ("a : b\r\n", "400", 2.0)]
+    {
+        let mut peer = Peer::connect(gateway.address);
+        peer.send(format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{headers}\r\n{}", "x".repeat(1 << 20)));
+        peer.end();
+        let mut answer = String::new();
+        peer.stream.read_to_string(&mut answer).expect("its connection is not reset");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(refusals(&gateway, "header_bytes"), refused);
+    }
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Map, Value};
-use support::Gateway;
-use support::metrics::{metric, until_metric};
+use socket2::{Domain, Socket, Type};
+use support::metrics::{eventually, metric, until_metric};
 use support::peer::{Peer, TEXT, masked, publish, request};
+use support::{Gateway, fanfare};
 
 type Line = Map<String, Value>;
 
@@ -60,6 +63,68 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     refused_until(&gateway, "fanfare_log_dropped_total", 100.0, 100);
     serves_and_drains(gateway);
     drop(log);
+}
+
+/// Starts the program with an output that nobody reads.
+fn start_unheard(args: &[&str]) -> Child {
+    let (reader, output) = std::io::pipe().expect("there are pipes");
+    drop(reader);
+    let mut command = fanfare();
+    command.args(args).env("FANFARE_LOG", "info").stdout(output).stderr(Stdio::piped());
+    command.spawn().expect("the program starts")
+}
+
+/// Ends it, and checks that it drained.
+fn drains(mut process: Child) {
+    let kill = Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
+    assert!(kill.expect("kill runs").success());
+    let mut log = String::new();
+    process.stderr.take().expect("its log is a pipe").read_to_string(&mut log).expect("the log is text");
+    assert!(process.wait().expect("it is our child").success(), "{log}");
+}
+
+const QUICKLY: [&str; 4] = ["--drain-grace", "1ms", "--drain-window", "1ms"];
+
+#[test]
+fn a_gateway_whose_output_is_closed_serves_all_the_same() {
+    let args = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut process = start_unheard(&[&args[..], &QUICKLY].concat());
+    let mut log = BufReader::new(process.stderr.take().expect("its log is a pipe"));
+    let mut line = String::new();
+    while !line.contains(" serving ") {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("the log is text") > 0, "it ended at once");
+    }
+    process.stderr = Some(log.into_inner());
+    drains(process);
+}
+
+#[test]
+fn a_demo_whose_output_is_closed_goes_on() {
+    // Bound but not listening, this keeps a port for it.
+    let place = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    place.set_reuse_address(true).expect("TCP has it");
+    place.set_reuse_port(true).expect("Linux has it");
+    place.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("there are ports");
+    let address = place.local_addr().expect("it is bound").as_socket().expect("it is of IPv4");
+    let args = ["demo", "--listen", &address.to_string(), "--admin", "127.0.0.1:0"];
+    let mut process = start_unheard(&[&args[..], &QUICKLY].concat());
+    // Prices come once it has said where it is.
+    let has_prices = || {
+        assert!(process.try_wait().expect("it is our child").is_none(), "it ended at once");
+        TcpStream::connect(address).is_ok()
+            && request(address, "GET", "/topics/ticker.BTC-USD", &[], "").status == 200
+    };
+    eventually(has_prices, "its market is live");
+    drains(process);
+}
+
+#[test]
+fn an_error_of_the_command_line_needs_no_reader() {
+    let (reader, output) = std::io::pipe().expect("there are pipes");
+    drop(reader);
+    let status = fanfare().args(["check-config", "--workers", "none"]).stderr(output).status();
+    assert_eq!(status.expect("the program starts").code(), Some(2));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::Gateway;
 use support::metrics::{closes, eventually, metric, until_metric};
 use support::peer::{Answer, Peer, publish, request};
+use support::stream::{EVENTS, Stream};
 
 /// A request by the operators' address, as curl sends it.
 fn ask(gateway: &Gateway, method: &str, target: &str) -> Answer {
@@ -170,6 +171,23 @@ fn one_connection_is_sent_elsewhere_and_told_when_to_come_back() {
 }
 
 #[test]
+fn a_stream_that_is_sent_elsewhere_is_told_when_to_come_back() {
+    let gateway = Gateway::start(&[]);
+    for (target, headers) in [("/topics/a", &[EVENTS][..]), ("/events?topic=a", &[])] {
+        let mut stream = Stream::open(gateway.address, target, headers);
+        stream.chunk();
+        let client = shown(&gateway, "/connections")[0]["client"].as_str().unwrap().to_owned();
+        assert_eq!(ask(&gateway, "POST", &format!("/connections/{client}/close")).status, 200);
+        let rest: Vec<_> = std::iter::from_fn(|| stream.chunk()).collect();
+        let last = String::from_utf8(rest.last().expect("something comes before the end").clone()).unwrap();
+        let retry = last.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix('\n'));
+        let retry: u64 = retry.and_then(|retry| retry.parse().ok()).unwrap_or_else(|| panic!("{last:?}"));
+        assert!((500..5_000).contains(&retry), "{retry}");
+        assert_eq!(stream.peer.next_byte(), None);
+    }
+}
+
+#[test]
 fn a_share_of_the_connections_is_sent_elsewhere_over_a_window() {
     let gateway = Gateway::start(&[]);
     let mut peers: Vec<_> = (0..20).map(|_| named(&gateway, &["a"]).0).collect();
@@ -207,6 +225,26 @@ fn a_drain_can_be_asked_for() {
     assert_eq!(peer.json()["type"], "bye");
     assert_eq!(peer.close_code(), Some(4200));
     assert!(gateway.wait().success());
+}
+
+#[test]
+fn bodies_that_do_not_come_keep_nobody_out() {
+    let gateway = Gateway::start(&["--body-timeout", "300ms"]);
+    let silent = |number: usize| {
+        let target = if number.is_multiple_of(2) { "/revocations" } else { "/revocations/lift" };
+        let host = gateway.admin;
+        let mut peer = Peer::connect(host);
+        peer.send(format!("POST {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 10\r\n\r\n{{"));
+        peer
+    };
+    // As many as are served at once.
+    let silent: Vec<_> = (0..64).map(silent).collect();
+    assert_eq!(ask(&gateway, "GET", "/healthz").status, 200);
+    for mut peer in silent {
+        let answer = peer.answer();
+        assert_eq!((answer.status, &*answer.error_code()), (408, "timeout"), "{answer:?}");
+        assert_eq!(peer.next_byte(), None, "its connection stays open");
+    }
 }
 
 #[test]

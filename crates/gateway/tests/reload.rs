@@ -122,15 +122,20 @@ fn a_bad_file_changes_nothing_and_says_why() {
 
 #[test]
 fn what_needs_a_restart_stays_and_is_named() {
-    let file = ConfigFile::new("[limits]\nping_interval = \"30s\"\nmessage_bytes = \"1KiB\"\n");
+    let file =
+        ConfigFile::new("[limits]\nping_interval = \"30s\"\nmessage_bytes = \"1KiB\"\nlog_lines = 512\n");
     let (gateway, log) = Gateway::start_logged(&[("FANFARE_LOG", "info")], &["--config", file.path()]);
-    file.rewrite("writer = \"inline\"\n[limits]\nping_interval = \"1h\"\nmessage_bytes = \"2KiB\"\n");
+    file.rewrite(
+        "writer = \"inline\"\n[limits]\nping_interval = \"1h\"\nmessage_bytes = \"2KiB\"\nlog_lines = 513\n",
+    );
     reload(&gateway, OK);
     let welcome = Peer::websocket(gateway.address, "/ws").json();
     assert_eq!((&welcome["ping"], &welcome["max_message"]), (&json!(30), &json!(2048)));
     let told = text(&log);
     let named = |key: &str| told.lines().any(|line| line.contains("needs a restart") && line.contains(key));
-    assert!(named("ping_interval") && named("writer") && !named("message_bytes"), "{told}");
+    assert!(named("ping_interval") && named("writer") && named("log_lines"), "{told}");
+    assert!(!named("message_bytes"), "{told}");
+    assert_eq!(metric(&gateway, r#"fanfare_limit{limit="log_lines"}"#), 512.0);
     // It is odd, but it is not in force.
     assert!(!told.contains("limits.ping_interval: past"), "{told}");
 }

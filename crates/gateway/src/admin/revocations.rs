@@ -13,8 +13,10 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::auth::revocations::{Until, Who, unix_seconds};
+use crate::body;
 use crate::error::{ApiError, Body, json};
 use crate::server::Shared;
 
@@ -41,7 +43,7 @@ pub(super) fn list(shared: &Shared) -> Response<Body> {
 
 /// `POST /revocations`
 pub(super) async fn revoke(shared: &Shared, body: &mut Incoming) -> Result<Response<Body>, ApiError> {
-    let (who, until) = read(body).await?;
+    let (who, until) = read(shared, body).await?;
     let now = unix_seconds();
     if until.is_some_and(|until| until <= now) {
         return Err(ApiError::bad_request("\"until\" is over: seconds since 1970"));
@@ -55,16 +57,21 @@ pub(super) async fn revoke(shared: &Shared, body: &mut Incoming) -> Result<Respo
 
 /// `POST /revocations/lift`
 pub(super) async fn lift(shared: &Shared, body: &mut Incoming) -> Result<Response<Body>, ApiError> {
-    let (who, _) = read(body).await?;
+    let (who, _) = read(shared, body).await?;
     if !shared.revocations.remove(&who) {
         return Err(ApiError { message: "no such revocation".into(), ..ApiError::not_found() });
     }
     Ok(list(shared))
 }
 
-async fn read(body: &mut Incoming) -> Result<(Who, Until), ApiError> {
-    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    let body = body.map_err(|_| ApiError::bad_request("the body is not a short JSON object"))?.to_bytes();
+/// A body that does not come may not keep one of the few places on the operators' address.
+async fn read(shared: &Shared, body: &mut Incoming) -> Result<(Who, Until), ApiError> {
+    let limit = shared.config().limits.body_timeout;
+    let body = timeout(limit, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let body = body
+        .map_err(|_| body::too_slow())?
+        .map_err(|_| ApiError::bad_request("the body is not a short JSON object"))?
+        .to_bytes();
     parse(&body).map_err(ApiError::bad_request)
 }
 

@@ -1,6 +1,9 @@
 //! What is legal, and hardly what anybody wants.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use hyper::Uri;
 
 use super::Config;
 use crate::units::shown;
@@ -49,6 +52,19 @@ impl Config {
             limits.message_bytes > limits.outbox_bytes,
             "limits.message_bytes: larger than limits.outbox_bytes: one message fills an outbox".into(),
         );
+        warn(
+            self.auth.jwks.as_deref().is_some_and(is_open_to_others),
+            "jwks: over http://, whoever is on the way can put keys of their own into it and sign tokens: https://"
+                .into(),
+        );
+        for network in self.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
+            warn(
+                true,
+                format!(
+                    "trusted_proxies: {network} is everybody: whoever connects chooses an address, and has no bounds of one"
+                ),
+            );
+        }
         for (index, rule) in self.topics.iter().enumerate() {
             let before = &self.topics[..index];
             let same = before.iter().position(|other| other.pattern.as_str() == rule.pattern.as_str());
@@ -62,6 +78,18 @@ impl Config {
         }
         warnings
     }
+}
+
+/// Whether a key set is fetched without TLS from another machine.
+fn is_open_to_others(jwks: &str) -> bool {
+    if !jwks.starts_with("http://") {
+        return false;
+    }
+    let uri: Option<Uri> = jwks.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_ours = address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    !is_ours && !host.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
@@ -86,6 +114,28 @@ mod tests {
         check("[limits]\noutbox_bytes = \"1GiB\"", &["limits.outbox_bytes: larger"]);
         check("[limits]\nreplay_bytes = \"1GiB\"", &["limits.replay_bytes: larger"]);
         check("[limits]\nmessage_bytes = \"65KiB\"", &["limits.message_bytes: larger"]);
+        for ours in [
+            "https://a.test/keys",
+            "keys.json",
+            "http://127.0.0.1:80/",
+            "http://[::1]/",
+            "http://LOCALHOST:1/",
+        ] {
+            check(&format!("jwks = \"{ours}\""), &[]);
+        }
+        for open in [
+            "http://a.test/keys",
+            "http://localhost.a.test/",
+            "http://192.0.2.1:80/",
+            "http://[2001:db8::1]/",
+        ] {
+            check(&format!("jwks = \"{open}\""), &["jwks: over http://"]);
+        }
+        check("trusted_proxies = [\"10.0.0.0/8\", \"::1\"]", &[]);
+        check(
+            "trusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\", \"::/0\"]",
+            &["trusted_proxies: 0.0.0.0/0 is everybody", "trusted_proxies: ::/0 is everybody"],
+        );
         check(
             "topics = [{ match = \"a\" }, { match = \"a\" }, { match = \">\" }, { match = \"b\" }]",
             &["topics[1].match: never", "topics[3].match: never"],

@@ -155,7 +155,7 @@ impl DisconnectReason {
         !matches!(self, Self::PeerClosed(_) | Self::PeerGone | Self::Draining | Self::Operator)
     }
 
-    /// Whether a native client is told in band, and when to come back: nothing is wrong with it.
+    /// Whether a client that can be told in band is, and when to come back: nothing is wrong with it.
     pub(crate) fn is_farewell(self) -> bool {
         matches!(self, Self::Draining | Self::Operator)
     }

@@ -200,6 +200,7 @@ fn answers_to_polls_that_nobody_reads_are_bounded() {
     };
     assert_eq!(refused.error_code(), "unavailable");
     refused.assert_retry_after();
+    assert!(metric(&gateway, r#"fanfare_refusals_total{limit="inflight_poll_bytes"}"#) >= 1.0);
     assert!(metric(&gateway, held) <= 1024.0 * 1024.0);
     witnesses.are_served("polls that nobody reads");
     drop(deaf);

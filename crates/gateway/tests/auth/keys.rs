@@ -70,6 +70,29 @@ fn a_bad_key_is_never_taken_for_no_key() {
 }
 
 #[test]
+fn an_idempotency_key_is_its_publishers_own() {
+    let other = "another-key-of-somebody-else";
+    let config = with_key(&format!(
+        "[[api_keys]]\nname = \"others\"\nsha256 = \"{}\"\npublish = [\"a.>\"]\n[anonymous]\npublish = [\"a.>\"]\n",
+        sha256(other)
+    ));
+    let gateway = Gateway::start(&["--config", config.path()]);
+    let publish = |credential: Option<&str>| {
+        let value = credential.map(bearer);
+        let mut headers = vec![("content-type", "application/json"), ("idempotency-key", "1")];
+        headers.extend(value.iter().map(|value| ("authorization", value.as_str())));
+        let answer = request(gateway.address, "POST", "/topics/a.b", &headers, "1");
+        (answer.json()["offset"].as_u64(), answer.header("idempotent-replayed").is_some())
+    };
+    assert_eq!(publish(Some(KEY)), (Some(1), false));
+    assert_eq!(publish(Some(other)), (Some(2), false));
+    assert_eq!(publish(None), (Some(3), false));
+    assert_eq!(publish(Some(KEY)), (Some(1), true));
+    assert_eq!(publish(Some(other)), (Some(2), true));
+    assert_eq!(publish(None), (Some(3), true));
+}
+
+#[test]
 fn many_at_once_are_judged_one_by_one() {
     let config = with_key("");
     let gateway = Gateway::start(&["--config", config.path()]);

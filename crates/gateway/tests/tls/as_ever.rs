@@ -80,6 +80,12 @@ fn who_shakes_hands_and_asks_for_nothing_is_told_and_closed() {
     assert_eq!(peer.answer().status, 408);
     peer.ended();
     drop(peer);
+    // Between two requests there is nothing to answer, and the end is no cut.
+    let mut idle = secure.peer();
+    assert_eq!(idle.request("GET", "/healthz", &[], "").status, 200);
+    assert_eq!(idle.next_byte(), None);
+    assert!(idle.was_told_the_end());
+    drop(idle);
     secure.until_nobody();
 }
 

@@ -65,6 +65,15 @@ fn a_handshake_that_takes_too_long_is_over() {
     secure.post("a", "1");
 }
 
+#[test]
+fn who_shakes_hands_is_among_the_open_connections() {
+    let secure = Secure::start(&["--tls-handshake-timeout", "10m"]);
+    let crowd: Vec<_> = (0..5).map(|_| TcpStream::connect(secure.gateway.address).unwrap()).collect();
+    until_metric(&secure.gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 5.0);
+    drop(crowd);
+    until_metric(&secure.gateway, r#"fanfare_connections{transport="http"}"#, |open| open == 0.0);
+}
+
 /// A hello of TLS 1.1, which has no better to offer.
 fn old_hello() -> Vec<u8> {
     let mut body = vec![3, 2];

@@ -45,6 +45,7 @@ fn one_request_brings_only_so_many_topics() {
         );
     }
     assert_eq!(answer["topics"][2]["offset"], 1, "a name is no wildcard: {answer}");
+    assert_eq!(metric(&gateway, r#"fanfare_refusals_total{limit="wildcard_topics"}"#), 2.0);
     // The next request is another one.
     peer.fence();
     assert_eq!(peer.subscribe(&["t.>"])["topics"][0]["matched"], 4);
@@ -85,6 +86,16 @@ fn each_limit_of_wildcards_has_its_name() {
     refused(&mut other, ">", "more topics match");
     assert_eq!(other.subscribe(&["*.1"])["topics"][0]["matched"], 2, "many.1 and p.1");
     refused(&mut holder, "another.name", "as many topics");
+    // Two of the topics were refused to the publisher.
+    for (limit, count) in
+        [("patterns", 2.0), ("subscriptions", 2.0), ("wildcard_topics", 2.0), ("topics", 3.0)]
+    {
+        assert_eq!(
+            metric(&gateway, &format!("fanfare_refusals_total{{limit=\"{limit}\"}}")),
+            count,
+            "{limit}"
+        );
+    }
     drop((holder, other));
     until_metric(&gateway, "fanfare_patterns", |patterns| patterns == 0.0);
     until_metric(&gateway, "fanfare_subscribed_topics", |topics| topics == 0.0);
