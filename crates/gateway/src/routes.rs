@@ -114,7 +114,8 @@ pub(crate) async fn route(
         }
         path => (None, demo(&worker, path)),
     };
-    if matches!(*upgrade.upgrade.borrow(), Some(Upgrade::Stream(_))) {
+    if let Some(Upgrade::Stream(stream)) = &mut *upgrade.upgrade.borrow_mut() {
+        stream.id = id;
         return Err(Taken);
     }
     let mut response = request_id::name(&worker, &address, id, &request, answer);
@@ -303,7 +304,7 @@ fn stream(
     become_stream(
         worker,
         upgrade,
-        http_stream::Request { format, wanted, heartbeat: None, client, readers: readers.clone() },
+        http_stream::Request { format, wanted, heartbeat: None, client, readers: readers.clone(), id: None },
         request,
     )
 }
@@ -345,6 +346,7 @@ fn events(
             heartbeat,
             client,
             readers: readers.clone(),
+            id: None,
         },
         request,
     )

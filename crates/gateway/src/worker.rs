@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use fanfare_fanout::budget::SizeClasses;
 use fanfare_fanout::{Flushed, Left, Pass, Progress, Report, STEP_MAX, Shard, SubscriberId, TopicSettings};
 use fanfare_registry::{AdmitError, Admitted};
@@ -273,11 +274,15 @@ impl Worker {
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
     pub(crate) fn close(&self, connection: &Connection, reason: DisconnectReason) {
+        self.close_with(connection, reason, transport::last_frame(connection.format, reason));
+    }
+
+    /// The same, with something else for the last that the peer gets.
+    pub(crate) fn close_with(&self, connection: &Connection, reason: DisconnectReason, last: Bytes) {
         if connection.closing.get().is_some() {
             return;
         }
         connection.closing.set(Some(reason));
-        let close = transport::last_frame(connection.format, reason);
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
@@ -287,7 +292,7 @@ impl Worker {
                 // A full outbox gets the close frame alone.
                 let _ = shard.push_control(connection.id, bye.frame());
             }
-            shard.close(connection.id, close, reason.discards(), &mut left);
+            shard.close(connection.id, last, reason.discards(), &mut left);
         }
         self.leave(&left);
         if reason == DisconnectReason::PeerGone {

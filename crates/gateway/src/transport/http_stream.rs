@@ -19,6 +19,9 @@ use super::write_waiting;
 use crate::auth::origins::Readers;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
+use crate::error::ApiError;
+use crate::poll;
+use crate::request_id::{self, RequestId};
 use crate::socket::Socket;
 use crate::subscribe;
 use crate::worker::Worker;
@@ -34,14 +37,16 @@ pub(crate) struct Request {
     pub(crate) client: Client,
     /// Which pages may read it.
     pub(crate) readers: Readers,
+    /// The request's name, if it has one.
+    pub(crate) id: Option<RequestId>,
 }
 
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
 pub(crate) fn open(worker: Rc<Worker>, socket: Socket, request: Request, permit: Permit) -> HttpStream {
-    let connection = worker.connect(socket, request.format, request.client, permit);
+    let connection = worker.connect(socket, request.format, request.client.clone(), permit);
     let opened = match request.format {
         FormatId::EVENTS => open_many(&worker, &connection, &request.readers, &request.wanted),
-        _ => open_one(&worker, &connection, &request.readers, &request.wanted),
+        _ => open_one(&worker, &connection, &request),
     };
     if let Some(interval) = request.heartbeat {
         worker.liveness.borrow_mut().beat(interval, connection.id);
@@ -105,16 +110,16 @@ impl HttpStream {
 }
 
 /// A stream of one topic: messages name their place, and nothing else is said unless something is lost.
-fn open_one(
-    worker: &Worker,
-    connection: &Connection,
-    readers: &Readers,
-    wanted: &[Wanted<'_>],
-) -> Result<(), DisconnectReason> {
-    let Some(wanted) = wanted.first() else { return Ok(()) };
-    let mut head = head(connection.format, readers);
-    let begun = subscribe::subscribe(worker, connection.id, &connection.client, wanted)
-        .map_err(|_| DisconnectReason::Refused)?;
+fn open_one(worker: &Worker, connection: &Connection, request: &Request) -> Result<(), DisconnectReason> {
+    let Some(wanted) = request.wanted.first() else { return Ok(()) };
+    let begun = match subscribe::subscribe(worker, connection.id, &connection.client, wanted) {
+        Ok(begun) => begun,
+        Err(refusal) => {
+            refuse(worker, connection, request, DisconnectReason::Refused, &poll::refusal(refusal));
+            return Ok(());
+        }
+    };
+    let mut head = head(connection.format, &request.readers);
     if let (Some(false), Some(position)) = (begun.recovered, begun.position)
         && let Some(gap) = gap(connection.format, &begun.beginnings, position, &wanted.start)
     {
@@ -141,6 +146,24 @@ fn open_many(
     head.extend(format.event(&Event::Subscribed { id: None, topics }).unwrap_or_default());
     worker.shard.borrow_mut().push_control(connection.id, head.into())?;
     Ok(worker.shard.borrow_mut().replay(connection.id, beginnings)?)
+}
+
+/// Answers the request after all, as nothing is written yet, and ends the connection.
+fn refuse(
+    worker: &Worker,
+    connection: &Connection,
+    request: &Request,
+    reason: DisconnectReason,
+    error: &ApiError,
+) {
+    let path = match (request.format, request.wanted.first()) {
+        (FormatId::EVENTS, _) | (_, None) => "/events".into(),
+        (_, Some(wanted)) => format!("/topics/{}", wanted.topic),
+    };
+    let address = &connection.client.address;
+    let line = request_id::line(worker, address, request.id.as_ref(), &path, error);
+    let lines = line + &request.readers.lines();
+    worker.close_with(connection, reason, error.last_answer(&lines));
 }
 
 /// Everything before the first message: no proxy may keep, change or hold back what follows.
