@@ -263,10 +263,14 @@ impl Worker {
         }
     }
 
-    /// Takes back what a connection's task has left behind when it panicked: the others go on. A second panic in here ends
-    /// the process.
+    /// Ends a connection whose task has panicked: the others go on.
     pub(crate) fn give_up(&self, connection: &Connection) {
         self.counters().panics.add(1);
+        self.take_back(connection);
+    }
+
+    /// Takes back what a panic, which others count, has left of a connection. A second one in here ends the process.
+    pub(crate) fn take_back(&self, connection: &Connection) {
         self.close(connection, DisconnectReason::Internal);
         self.flush(connection.id);
         self.disconnect(connection, connection.closing.get().unwrap_or(DisconnectReason::Internal));

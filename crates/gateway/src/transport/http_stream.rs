@@ -24,6 +24,7 @@ use crate::poll;
 use crate::request_id::{self, RequestId};
 use crate::socket::Socket;
 use crate::subscribe;
+use crate::transport;
 use crate::worker::Worker;
 
 /// What was asked for.
@@ -44,16 +45,7 @@ pub(crate) struct Request {
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
 pub(crate) fn open(worker: Rc<Worker>, socket: Socket, request: Request, permit: Permit) -> HttpStream {
     let connection = worker.connect(socket, request.format, request.client.clone(), permit);
-    let opened = match request.format {
-        FormatId::EVENTS => open_many(&worker, &connection, &request.readers, &request.wanted),
-        _ => open_one(&worker, &connection, &request),
-    };
-    if let Some(interval) = request.heartbeat {
-        worker.liveness.borrow_mut().beat(interval, connection.id);
-    }
-    if let Err(reason) = opened {
-        worker.close(&connection, reason);
-    }
+    transport::begin(&worker, &connection, || begin(&worker, &connection, &request));
     HttpStream { worker, connection, shut: false, polled: false }
 }
 
@@ -109,6 +101,19 @@ impl HttpStream {
     }
 }
 
+fn begin(worker: &Worker, connection: &Connection, request: &Request) {
+    let opened = match request.format {
+        FormatId::EVENTS => open_many(worker, connection, request),
+        _ => open_one(worker, connection, request),
+    };
+    if let Some(interval) = request.heartbeat {
+        worker.liveness.borrow_mut().beat(interval, connection.id);
+    }
+    if let Err(reason) = opened {
+        worker.close(connection, reason);
+    }
+}
+
 /// A stream of one topic: messages name their place, and nothing else is said unless something is lost.
 fn open_one(worker: &Worker, connection: &Connection, request: &Request) -> Result<(), DisconnectReason> {
     let Some(wanted) = request.wanted.first() else { return Ok(()) };
@@ -130,18 +135,14 @@ fn open_one(worker: &Worker, connection: &Connection, request: &Request) -> Resu
 }
 
 /// A stream of many topics: begins with what a native client is told, and from where on it can be resumed.
-fn open_many(
-    worker: &Worker,
-    connection: &Connection,
-    readers: &Readers,
-    wanted: &[Wanted<'_>],
-) -> Result<(), DisconnectReason> {
+fn open_many(worker: &Worker, connection: &Connection, request: &Request) -> Result<(), DisconnectReason> {
     let format = connection.format.format();
     let registry = &worker.shared.dispatch.registry;
     // Read before the first place is: what comes later is replayed, or comes live.
     let through = registry.watermark();
-    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, &connection.client, wanted);
-    let mut head = head(connection.format, readers);
+    let (topics, beginnings) =
+        subscribe::subscribe_to_all(worker, connection.id, &connection.client, &request.wanted);
+    let mut head = head(connection.format, &request.readers);
     head.extend(format.mark(registry.epoch(), through).unwrap_or_default());
     head.extend(format.event(&Event::Subscribed { id: None, topics }).unwrap_or_default());
     worker.shard.borrow_mut().push_control(connection.id, head.into())?;

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
 use crate::socket::Socket;
+use crate::transport;
 use crate::worker::Worker;
 
 /// After this many reads a session lets the others go on.
@@ -37,15 +38,17 @@ pub(crate) fn open(
     permit: Permit,
 ) -> WebSocket {
     let connection = worker.connect(socket, format, client, permit);
-    let opened = Session::open(&worker, &connection, &endpoint);
-    if let Err(reason) = opened {
-        worker.close(&connection, reason);
-    }
-    let mut inbound =
-        Inbound { session: Session::new(&worker, endpoint), parser: Parser::new(), peer_closed: false };
-    if !read_ahead.is_empty() {
-        inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
-    }
+    let inbound = transport::begin(&worker, &connection, || {
+        if let Err(reason) = Session::open(&worker, &connection, &endpoint) {
+            worker.close(&connection, reason);
+        }
+        let session = Session::new(&worker, endpoint);
+        let mut inbound = Inbound { session, parser: Parser::new(), peer_closed: false };
+        if !read_ahead.is_empty() {
+            inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
+        }
+        inbound
+    });
     WebSocket { worker, connection, inbound, shut: false, polled: false }
 }
 
