@@ -490,3 +490,5 @@ mod beside;
 mod newcomers;
 #[cfg(test)]
 mod panics;
+#[cfg(test)]
+mod revoked;

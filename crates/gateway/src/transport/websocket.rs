@@ -14,6 +14,7 @@ use fanfare_wire::websocket::{Parser, ParserLimits};
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
 use crate::admission;
+use crate::auth::{self, expiry};
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
@@ -39,7 +40,11 @@ pub(crate) fn open(
 ) -> WebSocket {
     let connection = worker.connect(socket, format, client, permit);
     let inbound = transport::begin(&worker, &connection, || {
-        if let Err(reason) = Session::open(&worker, &connection, &endpoint) {
+        // While its 101 waited, nobody saw it: what was revoked meanwhile is told now.
+        let opened = auth::is_over(&worker, &connection.client)
+            .map_err(|failure| expiry::reason(&connection.client, failure))
+            .and_then(|()| Session::open(&worker, &connection, &endpoint));
+        if let Err(reason) = opened {
             worker.close(&connection, reason);
         }
         let session = Session::new(&worker, endpoint);
