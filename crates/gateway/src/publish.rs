@@ -49,7 +49,7 @@ pub(crate) async fn to_topic(
     let headers = std::mem::take(request.headers_mut());
     let attributes = Attributes::read(&headers)?;
     admission::publisher(worker, client)?;
-    let body = body::read(request.body_mut(), &worker.shared).await?;
+    let body = read(worker, client, request.body_mut()).await?;
     let publisher = Publisher { worker, client };
     let drafts = if split_lines {
         publisher.line_drafts(&topic, &attributes, &body)?
@@ -93,14 +93,14 @@ pub(crate) async fn many(
             stream(&publisher, &attributes, body, &mut results).await;
         }
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-            let body = body::read(body, &worker.shared).await?;
+            let body = read(worker, client, body).await?;
             let lines = body::lines(&body).map(<[u8]>::trim_ascii);
             let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
             check_count(lines.len(), &worker.shared)?;
             publisher.items(lines, &attributes, &mut results);
         }
         "application/json" => {
-            let body = body::read(body, &worker.shared).await?;
+            let body = read(worker, client, body).await?;
             let elements =
                 envelope::elements(&body).map_err(|ItemError(message)| ApiError::bad_request(message))?;
             check_count(elements.len(), &worker.shared)?;
@@ -117,6 +117,12 @@ pub(crate) async fn many(
         }
     }
     Ok(results.response())
+}
+
+/// The body. Who is slow to send it may be over by its end.
+async fn read(worker: &Worker, client: &Client, body: &mut Incoming) -> Result<Bytes, ApiError> {
+    let still = || auth::is_over(worker, client).map_err(|failure| auth::refuse(worker, failure));
+    body::read(body, &worker.shared, still).await
 }
 
 /// A publish stream: a chunked NDJSON body that stays open. Each line goes out as it arrives; the answer comes at its
