@@ -7,7 +7,7 @@
 //! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
 //! | when a poll waits ([`waiting_poll`]) | one address or holder, if a trusted proxy brings the poll | 429 |
 //! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
-//! | at a frame ([`command`]) | one connection | 4102 |
+//! | at a frame ([`command`]), and for the topics it matched ([`matched`]) | one connection | 4102 |
 //!
 //! An address is that of one client, as well as can be told: loopback and trusted proxies are many clients, and have no
 //! bounds of their own; of an IPv6 address the first half counts, because that is the least that a customer is given.
@@ -211,6 +211,26 @@ pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: 
     }
     connection.commands.set(meter);
     Ok(())
+}
+
+/// What a command cost beyond its frame: so many topics were gone through.
+pub(crate) fn matched(worker: &Worker, connection: &Connection, topics: usize) {
+    let more = price(topics);
+    if more > 0
+        && let Some(rate) = worker.shared.config().limits.commands_per_second
+    {
+        let mut meter = connection.commands.get();
+        meter.owe(worker.shared.admission.now(), more, rate);
+        connection.commands.set(meter);
+    }
+}
+
+/// So many topics cost as much as a frame or a request for itself.
+const TOPICS_OF_ONE: usize = 100;
+
+/// What going through so many topics costs, beyond what went through them.
+fn price(topics: usize) -> u64 {
+    (topics / TOPICS_OF_ONE) as u64
 }
 
 fn counted(worker: &Worker, bound: Bound) -> Bound {

@@ -112,7 +112,7 @@ limits! {
     address_connections: Count = "1000", "Open connections of one address; one more gets 429. Loopback and trusted proxies have no such bound.";
     address_handshakes_per_second: Rate = "50 burst 500", "New connections of one address; more get 429. Likewise.";
     token_connections: Count = "1000", "Subscribers' connections of one API key or token subject, which then count for no address; one more gets 429 (4504).";
-    commands_per_second: Rate = "100 burst 1000", "Frames of one WebSocket, pings and pongs included; more close it (4102).";
+    commands_per_second: Rate = "100 burst 1000", "Frames of one WebSocket, pings and pongs included, and one more for each hundred topics that wildcards match; more close it (4102).";
     publishes_per_second: Rate = "100000 burst 200000", "Messages of one publisher: an API key, a token's subject, else an address; more get 429. Loopback and trusted proxies have no such bound.";
     topic_publishes_per_second: Rate = "off", "Messages to one topic; more get 429.";
     #[at_start] rate_entries: Count = "65536", "Addresses, publishers, and topics whose rate is remembered, of each; those who owe least are forgotten first.";

@@ -273,6 +273,29 @@ fn a_websocket_sends_so_many_frames() {
 }
 
 #[test]
+fn a_command_costs_what_it_matches() {
+    let gateway = Gateway::start(&["--commands-per-second", "1 burst 50", "--ping-interval", "1h"]);
+    let items: String =
+        (0..2000).map(|number| format!("{{\"topic\":\"t.{number}\",\"data\":1}}\n")).collect();
+    let headers = [("content-type", "application/x-ndjson")];
+    assert_eq!(support::peer::request(gateway.address, "POST", "/publish", &headers, items).status, 200);
+    let mut witness = Peer::subscribed(gateway.address, &["a"]).0;
+    let mut peer = Peer::native(gateway.address).0;
+    // One that matches little is one of fifty; one of 2,000 topics is 21 of them, and its end as many.
+    for _ in 0..4 {
+        assert_eq!(peer.subscribe(&["a.*"])["topics"][0]["matched"], 0);
+    }
+    let commands: Vec<u8> = ["subscribe", "unsubscribe"]
+        .map(|command| masked(TEXT, json!({"type": command, "topics": ["t.*"]}).to_string().as_bytes()))
+        .concat();
+    peer.try_send(commands.repeat(3));
+    assert_eq!(peer.close_code(), Some(4102));
+    assert_eq!(refusals(&gateway, "commands_per_second"), 1.0);
+    assert_eq!(support::peer::publish(gateway.address, "a", "text/plain", "x").status, 200);
+    assert_eq!(witness.json()["data"], "x");
+}
+
+#[test]
 fn a_publisher_sends_so_many_messages() {
     let gateway = behind_a_proxy(&["--publishes-per-second", "1 burst 5"]);
     let publish = |address: &str| forwarded(&gateway, address, "POST", "/topics/a", "x");

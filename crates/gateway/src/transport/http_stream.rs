@@ -140,7 +140,7 @@ fn open_many(worker: &Worker, connection: &Connection, request: &Request) -> Res
     let registry = &worker.shared.dispatch.registry;
     // Read before the first place is: what comes later is replayed, or comes live.
     let through = registry.watermark();
-    let (topics, beginnings) =
+    let (topics, beginnings, _) =
         subscribe::subscribe_to_all(worker, connection.id, &connection.client, &request.wanted);
     let mut head = head(connection.format, &request.readers);
     head.extend(format.mark(registry.epoch(), through).unwrap_or_default());
