@@ -7,6 +7,7 @@
 //! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
 //! | when a poll waits ([`waiting_poll`]) | one address or holder, if a trusted proxy brings the poll | 429 |
 //! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
+//! | at a poll with a wildcard and a list of topics ([`read`]), and for what it has gone through ([`has_read`]) | one reader | 429 |
 //! | at a frame ([`command`]), and for the topics it matched ([`matched`]) | one connection | 4102 |
 //!
 //! An address is that of one client, as well as can be told: loopback and trusted proxies are many clients, and have no
@@ -27,6 +28,7 @@ use fanfare_wire::Topic;
 use fanfare_wire::event::ErrorCode;
 use hyper::StatusCode;
 use parking_lot::Mutex;
+use tokio::task::yield_now;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -47,6 +49,8 @@ pub(crate) struct Admission {
     publishers: Meters,
     /// Messages to each topic.
     topics: Meters,
+    /// What each reader's requests have gone through.
+    readers: Meters,
 }
 
 impl Admission {
@@ -57,6 +61,7 @@ impl Admission {
             handshakes: Meters::new(rate_entries),
             publishers: Meters::new(rate_entries),
             topics: Meters::new(rate_entries),
+            readers: Meters::new(rate_entries),
         }
     }
 
@@ -77,7 +82,10 @@ impl Admission {
 
     /// How often somebody who still had to wait was forgotten.
     pub(crate) fn evictions(&self) -> u64 {
-        [&self.handshakes, &self.publishers, &self.topics].iter().map(|meters| meters.evictions()).sum()
+        [&self.handshakes, &self.publishers, &self.topics, &self.readers]
+            .iter()
+            .map(|meters| meters.evictions())
+            .sum()
     }
 }
 
@@ -167,7 +175,7 @@ pub(crate) fn publisher(worker: &Worker, client: &Client) -> Result<(), Bound> {
     let config = worker.shared.config();
     let admission = &worker.shared.admission;
     if let Some(rate) = config.limits.publishes_per_second
-        && let Some(key) = publisher_key(&config, client)
+        && let Some(key) = client_key(&config, client)
         && !admission.publishers.has_room(key, admission.now(), rate)
     {
         return Err(counted(worker, Bound::Publishes));
@@ -179,7 +187,7 @@ pub(crate) fn publisher(worker: &Worker, client: &Client) -> Result<(), Bound> {
 pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: usize) -> Result<(), Bound> {
     let config = worker.shared.config();
     let limits = &config.limits;
-    let publisher = limits.publishes_per_second.zip(publisher_key(&config, client));
+    let publisher = limits.publishes_per_second.zip(client_key(&config, client));
     if publisher.is_none() && limits.topic_publishes_per_second.is_none() {
         return Ok(());
     }
@@ -200,6 +208,34 @@ pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: us
         admission.publishers.take(key, now, count, rate);
     }
     Ok(())
+}
+
+/// One request that goes through topics: a list, or a poll with a wildcard. Others have their turn before it does.
+pub(crate) async fn read(worker: &Worker, client: &Client) -> Result<(), Bound> {
+    let taken = {
+        let config = worker.shared.config();
+        let admission = &worker.shared.admission;
+        let reader = config.limits.reads_per_second.zip(client_key(&config, client));
+        reader.is_none_or(|(rate, key)| admission.readers.take(key, admission.now(), 1, rate))
+    };
+    if !taken {
+        return Err(counted(worker, Bound::Reads));
+    }
+    // Requests that came together are answered in one turn of their connection.
+    yield_now().await;
+    Ok(())
+}
+
+/// What such a request cost beyond itself.
+pub(crate) fn has_read(worker: &Worker, client: &Client, topics: usize) {
+    let more = price(topics);
+    let config = worker.shared.config();
+    if more > 0
+        && let Some((rate, key)) = config.limits.reads_per_second.zip(client_key(&config, client))
+    {
+        let admission = &worker.shared.admission;
+        admission.readers.owe(key, admission.now(), more, rate);
+    }
 }
 
 /// One frame of a WebSocket, control frames included. `rate` is `Limits::commands_per_second`, and `now` is of
@@ -249,8 +285,8 @@ pub(crate) fn holder_key(holder: impl Hash) -> Key {
     HASHER.hash_one(holder).try_into().unwrap_or(Key::MAX)
 }
 
-/// Whose messages a client's are, if they count.
-fn publisher_key(config: &Config, client: &Client) -> Option<Key> {
+/// Whose messages and reads a client's are, if they count.
+fn client_key(config: &Config, client: &Client) -> Option<Key> {
     client.holder().or_else(|| bounded(config, client.address))
 }
 
@@ -361,6 +397,7 @@ bounds! {
     Commands = "commands_per_second", 429, RateLimited, "too many frames at once";
     Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
     TopicPublishes = "topic_publishes_per_second", 429, RateLimited, "too many messages of this topic at once";
+    Reads = "reads_per_second", 429, RateLimited, "too many polls and lists at once";
 }
 
 /// The seconds after which somebody refused may come back. Drawn, so that those refused together do not come together.

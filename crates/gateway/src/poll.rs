@@ -65,7 +65,20 @@ pub(crate) async fn poll(
             JoinError::TooManyTopics | JoinError::TooManyPatterns => refusal((code, message)),
         }
     };
-    let polled = read().map_err(refused)?;
+    let walks = names.iter().any(|name| matches!(name, Name::Pattern(_)));
+    if walks {
+        admission::read(worker, client).await?;
+    }
+    let polled = read();
+    if walks {
+        let topics = match &polled {
+            Ok(polled) => polled.topics,
+            // That many were gone through until it was known.
+            Err(_) => worker.shared.config().limits.wildcard_topics,
+        };
+        admission::has_read(worker, client, topics);
+    }
+    let polled = polled.map_err(refused)?;
     let mut polled = if wait.is_zero() || has_news(&polled) {
         polled
     } else {

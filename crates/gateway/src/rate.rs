@@ -95,6 +95,11 @@ impl Meters {
         self.with(key, now, |meter| meter.take(now, count, rate))
     }
 
+    /// Takes `count` from the meter of `key`, whether or not it is to be had.
+    pub(crate) fn owe(&self, key: impl Hash, now: u64, count: u64, rate: Rate) {
+        self.with(key, now, |meter| meter.owe(now, count, rate));
+    }
+
     /// Whether one is to be had.
     pub(crate) fn has_room(&self, key: impl Hash, now: u64, rate: Rate) -> bool {
         self.with(key, now, |meter| meter.has_room(now, rate))

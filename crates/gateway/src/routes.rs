@@ -160,7 +160,10 @@ async fn protocol(
         "/ws" => native(worker, upgrade, client, request),
         "/events" => events(worker, upgrade, client, &readers, request),
         "/poll" => Box::pin(poll::poll(worker, &client, request)).await,
-        "/topics" => get_only(request).and_then(|()| topics::list(worker, &client, request)),
+        "/topics" => match get_only(request) {
+            Ok(()) => Box::pin(topics::list(worker, &client, request)).await,
+            Err(error) => Err(error),
+        },
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
         "/publish" => Box::pin(counted(worker, publish::many(worker, &client, request))).await,
         path => {
