@@ -55,6 +55,8 @@ pub struct Left {
 pub struct Unsubscribed {
     /// The tie.
     pub left: Left,
+    /// How many topics it brought.
+    pub topics: usize,
     /// A newer subscription brings some of the same topics from now on, and in the pass under way it may be too late for
     /// that: what the subscriber misses is not known. It is to be closed, and told so.
     pub torn: bool,
@@ -261,6 +263,7 @@ impl Shard {
                 matching.map(|(index, _)| index as u32).collect()
             }
         };
+        let count = topics.len();
         self.subscriber(id)?;
         let subscriber = self.subscribers.get_mut(id.slot as usize)?;
         let at = subscriber.subscriptions.iter().position(|tie| tie.audience == audience)?;
@@ -290,7 +293,7 @@ impl Shard {
         subscriber.paced.take_if(|paced| paced.remove(audience));
         self.outboxes.change(before, subscriber.waiting_bytes());
         let format = subscriber.format;
-        Some(Unsubscribed { left: self.unlist(subscription, format), torn })
+        Some(Unsubscribed { left: self.unlist(subscription, format), topics: count, torn })
     }
 
     /// Queues an answer for the subscriber, behind what already waits.

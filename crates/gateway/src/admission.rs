@@ -7,7 +7,8 @@
 //! | when it becomes a subscriber ([`subscriber`]) | one holder of a credential | 429 |
 //! | when a poll waits ([`waiting_poll`]) | one address or holder, if a trusted proxy brings the poll | 429 |
 //! | at a publish ([`publish`]) | one publisher, one topic | 429, `rate_limited`, 4102 on a raw WebSocket |
-//! | at a message of a WebSocket, or a ping ([`command`]) | one connection | 4102 |
+//! | at a poll with a wildcard and a list of topics ([`read`]), and for what it has gone through ([`has_read`]) | one reader | 429 |
+//! | at a message of a WebSocket, or a ping ([`command`]), and for the topics it matched ([`matched`]) | one connection | 4102 |
 //!
 //! An address is that of one client, as well as can be told: loopback and trusted proxies are many clients, and have no
 //! bounds of their own; of an IPv6 address the first half counts, because that is the least that a customer is given.
@@ -27,6 +28,7 @@ use fanfare_wire::Topic;
 use fanfare_wire::event::ErrorCode;
 use hyper::StatusCode;
 use parking_lot::Mutex;
+use tokio::task::yield_now;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -48,6 +50,8 @@ pub(crate) struct Admission {
     publishers: Meters,
     /// Messages to each topic.
     topics: Meters,
+    /// What each reader's requests have gone through.
+    readers: Meters,
 }
 
 impl Admission {
@@ -58,6 +62,7 @@ impl Admission {
             handshakes: Meters::new(rate_entries),
             publishers: Meters::new(rate_entries),
             topics: Meters::new(rate_entries),
+            readers: Meters::new(rate_entries),
         }
     }
 
@@ -78,7 +83,10 @@ impl Admission {
 
     /// How often somebody who still had to wait was forgotten.
     pub(crate) fn evictions(&self) -> u64 {
-        [&self.handshakes, &self.publishers, &self.topics].iter().map(|meters| meters.evictions()).sum()
+        [&self.handshakes, &self.publishers, &self.topics, &self.readers]
+            .iter()
+            .map(|meters| meters.evictions())
+            .sum()
     }
 }
 
@@ -169,7 +177,7 @@ pub(crate) fn publisher(worker: &Worker, client: &Client) -> Result<(), Bound> {
     let config = worker.shared.config();
     let admission = &worker.shared.admission;
     if let Some(rate) = config.limits.publishes_per_second
-        && let Some(key) = publisher_key(&config, client)
+        && let Some(key) = client_key(&config, client)
         && !admission.publishers.has_room(key, admission.now(), rate)
     {
         return Err(counted(worker, Bound::Publishes));
@@ -181,7 +189,7 @@ pub(crate) fn publisher(worker: &Worker, client: &Client) -> Result<(), Bound> {
 pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: usize) -> Result<(), Bound> {
     let config = worker.shared.config();
     let limits = &config.limits;
-    let publisher = limits.publishes_per_second.zip(publisher_key(&config, client));
+    let publisher = limits.publishes_per_second.zip(client_key(&config, client));
     if publisher.is_none() && limits.topic_publishes_per_second.is_none() {
         return Ok(());
     }
@@ -204,6 +212,34 @@ pub(crate) fn publish(worker: &Worker, client: &Client, topic: &Topic, count: us
     Ok(())
 }
 
+/// One request that goes through topics: a list, or a poll with a wildcard. Others have their turn before it does.
+pub(crate) async fn read(worker: &Worker, client: &Client) -> Result<(), Bound> {
+    let taken = {
+        let config = worker.shared.config();
+        let admission = &worker.shared.admission;
+        let reader = config.limits.reads_per_second.zip(client_key(&config, client));
+        reader.is_none_or(|(rate, key)| admission.readers.take(key, admission.now(), 1, rate))
+    };
+    if !taken {
+        return Err(counted(worker, Bound::Reads));
+    }
+    // Requests that came together are answered in one turn of their connection.
+    yield_now().await;
+    Ok(())
+}
+
+/// What such a request cost beyond itself.
+pub(crate) fn has_read(worker: &Worker, client: &Client, topics: usize) {
+    let more = price(topics);
+    let config = worker.shared.config();
+    if more > 0
+        && let Some((rate, key)) = config.limits.reads_per_second.zip(client_key(&config, client))
+    {
+        let admission = &worker.shared.admission;
+        admission.readers.owe(key, admission.now(), more, rate);
+    }
+}
+
 /// One message of a WebSocket, however many fragments it has, or one control frame. `rate` is `Limits::commands_per_second`,
 /// and `now` is of [`Admission::now`]: of many frames at once, both are read once.
 pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: Rate) -> Result<(), Bound> {
@@ -213,6 +249,26 @@ pub(crate) fn command(worker: &Worker, connection: &Connection, now: u64, rate: 
     }
     connection.commands.set(meter);
     Ok(())
+}
+
+/// What a command cost beyond its message: so many topics were gone through.
+pub(crate) fn matched(worker: &Worker, connection: &Connection, topics: usize) {
+    let more = price(topics);
+    if more > 0
+        && let Some(rate) = worker.shared.config().limits.commands_per_second
+    {
+        let mut meter = connection.commands.get();
+        meter.owe(worker.shared.admission.now(), more, rate);
+        connection.commands.set(meter);
+    }
+}
+
+/// So many topics cost as much as a message or a request for itself.
+const TOPICS_OF_ONE: usize = 100;
+
+/// What going through so many topics costs, beyond what went through them.
+fn price(topics: usize) -> u64 {
+    (topics / TOPICS_OF_ONE) as u64
 }
 
 /// The bound, once it is counted.
@@ -232,8 +288,8 @@ pub(crate) fn holder_key(holder: impl Hash) -> Key {
     HASHER.hash_one(holder).try_into().unwrap_or(Key::MAX)
 }
 
-/// Whose messages a client's are, if they count.
-fn publisher_key(config: &Config, client: &Client) -> Option<Key> {
+/// Whose messages and reads a client's are, if they count.
+fn client_key(config: &Config, client: &Client) -> Option<Key> {
     client.holder().or_else(|| bounded(config, client.address))
 }
 
@@ -350,6 +406,7 @@ bounds! {
     Commands = "commands_per_second", 429, RateLimited, "too many messages at once";
     Publishes = "publishes_per_second", 429, RateLimited, "too many messages at once";
     TopicPublishes = "topic_publishes_per_second", 429, RateLimited, "too many messages of this topic at once";
+    Reads = "reads_per_second", 429, RateLimited, "too many polls and lists at once";
 }
 
 /// The seconds after which somebody refused may come back. Drawn, so that those refused together do not come together.

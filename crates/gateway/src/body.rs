@@ -15,8 +15,12 @@ use tokio::time::{sleep, timeout};
 use crate::error::ApiError;
 use crate::server::Shared;
 
-/// The body, whole, within `Limits::body_timeout`.
-pub(crate) async fn read(body: &mut Incoming, shared: &Shared) -> Result<Bytes, ApiError> {
+/// The body, whole, within `Limits::body_timeout`. Of one that did not come with its head `still` is asked at the end.
+pub(crate) async fn read(
+    body: &mut Incoming,
+    shared: &Shared,
+    still: impl FnOnce() -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
     let (max, held_max, time) = {
         let limits = &shared.config().limits;
         (limits.body_bytes, limits.inflight_body_bytes, limits.body_timeout)
@@ -64,6 +68,7 @@ pub(crate) async fn read(body: &mut Incoming, shared: &Shared) -> Result<Bytes, 
             rest.extend_from_slice(&data);
         }
     }
+    still()?;
     // A body in one piece is not copied.
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }

@@ -58,7 +58,7 @@ impl ApiError {
 
     /// The answer.
     pub(crate) fn response(&self) -> Response<Body> {
-        let mut response = json(self.status, &ErrorBody { error: self.into() });
+        let mut response = json_text(self.status, self.body());
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             // Drawn anew each time, so that those refused together do not come back together.
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
@@ -72,6 +72,22 @@ impl ApiError {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// The same as it stands on the wire, for a connection that hyper has given away: its last answer. `lines` are
+    /// further lines of its head, each with its end.
+    pub(crate) fn last_answer(&self, lines: &str) -> Bytes {
+        let (response, body) = (self.response(), self.body());
+        let mut head = format!("HTTP/1.1 {}\r\n", self.status);
+        for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONNECTION) {
+            head += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+        }
+        head += &format!("{lines}connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), &body].concat().into()
+    }
+
+    fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(&ErrorBody { error: self.into() }).unwrap_or_default()
     }
 }
 

@@ -112,10 +112,11 @@ limits! {
     address_connections: Count = "1000", "Open connections of one address; one more gets 429. Loopback and trusted proxies have no such bound.";
     address_handshakes_per_second: Rate = "50 burst 500", "New connections of one address; more get 429. Likewise.";
     token_connections: Count = "1000", "Subscribers' connections of one API key or token subject, which then count for no address; one more gets 429 (4504).";
-    commands_per_second: Rate = "100 burst 1000", "Messages of one WebSocket, each one however many fragments it has, and its pings and pongs; more close it (4102).";
+    commands_per_second: Rate = "100 burst 1000", "Messages of one WebSocket, each one however many fragments it has, and its pings and pongs, and one more for each hundred topics that wildcards match; more close it (4102).";
     publishes_per_second: Rate = "100000 burst 200000", "Messages of one publisher: an API key, a token's subject, else an address; more get 429. Loopback and trusted proxies have no such bound.";
     topic_publishes_per_second: Rate = "off", "Messages to one topic; more get 429.";
-    #[at_start] rate_entries: Count = "65536", "Addresses, publishers, and topics whose rate is remembered, of each; those who owe least are forgotten first.";
+    reads_per_second: Rate = "200 burst 2000", "Polls with wildcards and lists of topics of one client, told apart as publishers are, and one more for each hundred topics gone through; more get 429. Loopback and trusted proxies have no such bound.";
+    #[at_start] rate_entries: Count = "65536", "Addresses, publishers, topics, and readers whose rate is remembered, of each; those who owe least are forgotten first.";
     subscriptions: Count = "256", "Topics and wildcards of one connection or poll; one more is refused with `limit`.";
     patterns: Count = "10000", "Different wildcards of the process; a subscription that needs one more is refused with `limit`.";
     wildcard_topics: Count = "10000", "Topics that a wildcard, or all of one request together, may match when they are subscribed, and that a poll may name; more are refused with `limit`.";

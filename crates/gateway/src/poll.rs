@@ -58,7 +58,20 @@ pub(crate) async fn poll(
     };
     let has_news = |polled: &Polled| cursor.is_none() || polled.gap || !polled.messages.is_empty();
     let refused = |error: JoinError| ApiError::from(subscribe::met(worker, error));
-    let polled = read().map_err(refused)?;
+    let walks = names.iter().any(|name| matches!(name, Name::Pattern(_)));
+    if walks {
+        admission::read(worker, client).await?;
+    }
+    let polled = read();
+    if walks {
+        let topics = match &polled {
+            Ok(polled) => polled.topics,
+            // That many were gone through until it was known.
+            Err(_) => worker.shared.config().limits.wildcard_topics,
+        };
+        admission::has_read(worker, client, topics);
+    }
+    let polled = polled.map_err(refused)?;
     let mut polled = if wait.is_zero() || has_news(&polled) {
         polled
     } else {

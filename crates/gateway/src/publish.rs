@@ -20,6 +20,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
+use tokio::task::yield_now;
 
 use crate::admission;
 use crate::auth;
@@ -28,6 +29,7 @@ use crate::client::Client;
 use crate::drain::Phase;
 use crate::error::{ApiError, Body, ErrorObject, json, json_text};
 use crate::idempotency::{Answer, KEY_BYTES_MAX};
+use crate::limits::Limits;
 use crate::server::Shared;
 use crate::worker::Worker;
 
@@ -49,7 +51,7 @@ pub(crate) async fn to_topic(
     let headers = std::mem::take(request.headers_mut());
     let attributes = Attributes::read(&headers)?;
     admission::publisher(worker, client)?;
-    let body = body::read(request.body_mut(), &worker.shared).await?;
+    let body = read(worker, client, request.body_mut()).await?;
     let publisher = Publisher { worker, client };
     let drafts = if split_lines {
         publisher.line_drafts(&topic, &attributes, &body)?
@@ -93,14 +95,14 @@ pub(crate) async fn many(
             stream(&publisher, &attributes, body, &mut results).await;
         }
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-            let body = body::read(body, &worker.shared).await?;
+            let body = read(worker, client, body).await?;
             let lines = body::lines(&body).map(<[u8]>::trim_ascii);
             let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
             check_count(lines.len(), &worker.shared)?;
-            publisher.items(lines, &attributes, &mut results);
+            publisher.items(lines, &attributes, &mut results, Past::IsRefused);
         }
         "application/json" => {
-            let body = body::read(body, &worker.shared).await?;
+            let body = read(worker, client, body).await?;
             let elements =
                 envelope::elements(&body).map_err(|ItemError(message)| ApiError::bad_request(message))?;
             check_count(elements.len(), &worker.shared)?;
@@ -108,6 +110,7 @@ pub(crate) async fn many(
                 elements.iter().map(|element| element.get().as_bytes()),
                 &attributes,
                 &mut results,
+                Past::IsRefused,
             );
         }
         _ => {
@@ -117,6 +120,12 @@ pub(crate) async fn many(
         }
     }
     Ok(results.response())
+}
+
+/// The body. Who is slow to send it may be over by its end.
+async fn read(worker: &Worker, client: &Client, body: &mut Incoming) -> Result<Bytes, ApiError> {
+    let still = || auth::is_over(worker, client).map_err(|failure| auth::refuse(worker, failure));
+    body::read(body, &worker.shared, still).await
 }
 
 /// A publish stream: a chunked NDJSON body that stays open. Each line goes out as it arrives; the answer comes at its
@@ -152,8 +161,17 @@ async fn stream(
             return results.push_error(None, &auth::refuse(publisher.worker, failure));
         }
         if end.is_some() || !lines.is_ready() || ready.len() >= STREAM_LINES_MAX {
-            let texts = ready.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty());
-            publisher.items(texts, attributes, results);
+            let texts = ready.iter().map(|line| line.trim_ascii());
+            let mut texts = texts.filter(|line| !line.is_empty());
+            let mut left = None;
+            loop {
+                left = publisher.items(left.into_iter().chain(&mut texts), attributes, results, Past::Waits);
+                if left.is_none() {
+                    break;
+                }
+                yield_now().await;
+            }
+            drop(texts);
             ready.clear();
         }
         match end {
@@ -300,26 +318,48 @@ impl Publisher<'_> {
         }
     }
 
-    /// Publishes items in their order. Neighbours of one topic enter it together.
+    /// Publishes items in their order. Neighbours of one topic enter it together. Returns the item before which others are
+    /// to have their turn, if there is one.
     fn items<'b>(
         &self,
         items: impl IntoIterator<Item = &'b [u8]>,
         attributes: &Attributes<'_>,
         results: &mut Results,
-    ) {
+        past: Past,
+    ) -> Option<&'b [u8]> {
         let mut run = Run { publisher: self, topic: None, drafts: Vec::new(), bytes: 0 };
+        let mut spread = Spread::default();
         for text in items {
+            let item = envelope::parse(text).map_err(|ItemError(message)| ApiError::bad_request(message));
+            let item = match item {
+                Ok(item) if spread.takes(&item, &self.worker.shared.config().limits) => Ok(item),
+                Ok(_) if past == Past::Waits && !spread.is_empty() => {
+                    run.end(results);
+                    return Some(text);
+                }
+                Ok(_) => Err(self.spread_too_far()),
+                Err(error) => Err(error),
+            };
             let number = results.items;
             results.items += 1;
-            match envelope::parse(text) {
+            match item {
                 Ok(item) => self.item(&item, number, attributes, &mut run, results),
-                Err(ItemError(message)) => {
+                Err(error) => {
                     run.end(results);
-                    results.push_error(None, &ApiError::bad_request(message));
+                    results.push_error(None, &error);
                 }
             }
         }
         run.end(results);
+        None
+    }
+
+    fn spread_too_far(&self) -> ApiError {
+        let limits = &self.worker.shared.config().limits;
+        let (messages, bytes) = (limits.body_messages, limits.body_bytes);
+        ApiError::too_large(format!(
+            "the items of a request have at most {messages} topics, and {bytes} bytes over all of them"
+        ))
     }
 
     fn item(
@@ -330,18 +370,6 @@ impl Publisher<'_> {
         run: &mut Run<'_>,
         results: &mut Results,
     ) {
-        // Its data exists once per topic: what one item becomes is bounded like what one body brings.
-        let config = self.worker.shared.config();
-        let limits = &config.limits;
-        let bytes = item.payload.len().saturating_mul(item.topics.len());
-        if item.topics.len() > limits.body_messages || bytes > limits.body_bytes {
-            run.end(results);
-            let message = format!(
-                "an item has at most {} topics and {} bytes over all of them",
-                limits.body_messages, limits.body_bytes
-            );
-            return results.push_error(None, &ApiError::too_large(message));
-        }
         // A key of the whole request stands for one per item.
         let key = match (&item.id, attributes.idempotency_key) {
             (Some(id), _) => Some(Cow::Borrowed(&**id)),
@@ -374,6 +402,41 @@ impl Publisher<'_> {
                 }
             }
         }
+    }
+}
+
+/// What becomes of an item that is too much together with those before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Of one body.
+    IsRefused,
+    /// Of a stream, which has no end: it is too much for one turn only.
+    Waits,
+}
+
+/// What items become. The data of an item exists once per topic, and all is made in one turn: it is bounded like what one
+/// body brings.
+#[derive(Default)]
+struct Spread {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Spread {
+    fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Adds an item, if it fits.
+    fn takes(&mut self, item: &Item<'_>, limits: &Limits) -> bool {
+        let messages = self.messages.saturating_add(item.topics.len());
+        let bytes = item.payload.len().saturating_mul(item.topics.len());
+        let bytes = self.bytes.saturating_add(bytes);
+        let fits = messages <= limits.body_messages && bytes <= limits.body_bytes;
+        if fits {
+            *self = Self { messages, bytes };
+        }
+        fits
     }
 }
 

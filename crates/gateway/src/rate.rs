@@ -47,8 +47,13 @@ impl Meter {
         if !self.has_room(now, rate) {
             return false;
         }
-        self.0 = self.0.max(now).saturating_add(count.saturating_mul(rate.price()));
+        self.owe(now, count, rate);
         true
+    }
+
+    /// Takes `count`, whether or not it is to be had: what it cost is known behind it only.
+    pub(crate) fn owe(&mut self, now: u64, count: u64, rate: Rate) {
+        self.0 = self.0.max(now).saturating_add(count.saturating_mul(rate.price()));
     }
 
     /// Whether one is to be had.
@@ -88,6 +93,11 @@ impl Meters {
     /// Takes `count` from the meter of `key`.
     pub(crate) fn take(&self, key: impl Hash, now: u64, count: u64, rate: Rate) -> bool {
         self.with(key, now, |meter| meter.take(now, count, rate))
+    }
+
+    /// Takes `count` from the meter of `key`, whether or not it is to be had.
+    pub(crate) fn owe(&self, key: impl Hash, now: u64, count: u64, rate: Rate) {
+        self.with(key, now, |meter| meter.owe(now, count, rate));
     }
 
     /// Whether one is to be had.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 
 use crate::error::{ApiError, Body};
 use crate::log::Shown;
@@ -35,16 +35,45 @@ pub(crate) fn name<B>(
     // Probes have got what they asked for.
     let refused = (status.is_client_error() || status.is_server_error()) && path != "/readyz";
     let Some(id) = given.or_else(|| refused.then(RequestId::drawn)) else { return response };
-    if refused && let Some(suppressed) = worker.shared.may_log(Kind::Refused) {
-        let (path, method) = (Shown(path.as_bytes()), Shown(request.method().as_str().as_bytes()));
-        let status = status.as_u16();
-        tracing::info!(request = %id, %address, %method, %path, status, code, suppressed, "refused");
+    if refused {
+        log(worker, &id, address, request.method().as_str(), path, status, code);
     }
     response.headers_mut().insert(NAME, *id.0);
     response
 }
 
+/// Gives a refusal its line where the answer is written as text. Returns the line of its head, with its end.
+pub(crate) fn line(
+    worker: &Worker,
+    address: &IpAddr,
+    given: Option<&RequestId>,
+    path: &str,
+    error: &ApiError,
+) -> String {
+    let mut drawn = None;
+    let id = given.unwrap_or_else(|| drawn.insert(RequestId::drawn()));
+    log(worker, id, address, "GET", path, error.status, Some(error.code.as_str()));
+    format!("{NAME}: {id}\r\n")
+}
+
+fn log(
+    worker: &Worker,
+    id: &RequestId,
+    address: &IpAddr,
+    method: &str,
+    path: &str,
+    status: StatusCode,
+    code: Option<&str>,
+) {
+    if let Some(suppressed) = worker.shared.may_log(Kind::Refused) {
+        let (path, method) = (Shown(path.as_bytes()), Shown(method.as_bytes()));
+        let status = status.as_u16();
+        tracing::info!(request = %id, %address, %method, %path, status, code, suppressed, "refused");
+    }
+}
+
 /// A well-formed name. In a box: most requests have none, and their futures have room for it.
+#[derive(Debug)]
 pub(crate) struct RequestId(Box<HeaderValue>);
 
 impl RequestId {

@@ -123,8 +123,11 @@ pub(crate) async fn route(
         }
         path => (None, demo(&worker, path)),
     };
-    match *upgrade.upgrade.borrow() {
-        Some(Upgrade::Stream(_)) => return Err(Taken),
+    match &mut *upgrade.upgrade.borrow_mut() {
+        Some(Upgrade::Stream(stream)) => {
+            stream.id = id;
+            return Err(Taken);
+        }
         None if is_admitted => upgrade.give_back(),
         _ => {}
     }
@@ -170,7 +173,10 @@ async fn protocol(
         "/ws" => native(worker, upgrade, client, request),
         "/events" => events(worker, upgrade, client, &readers, request),
         "/poll" => Box::pin(poll::poll(worker, &client, request)).await,
-        "/topics" => get_only(request).and_then(|()| topics::list(worker, &client, request)),
+        "/topics" => match get_only(request) {
+            Ok(()) => Box::pin(topics::list(worker, &client, request)).await,
+            Err(error) => Err(error),
+        },
         "/publish" if request.method() != Method::POST => Err(ApiError::method_not_allowed("POST")),
         "/publish" => Box::pin(counted(worker, publish::many(worker, &client, request))).await,
         path => {
@@ -318,7 +324,7 @@ fn stream(
     become_stream(
         worker,
         upgrade,
-        http_stream::Request { format, wanted, heartbeat: None, client, readers: readers.clone() },
+        http_stream::Request { format, wanted, heartbeat: None, client, readers: readers.clone(), id: None },
         request,
     )
 }
@@ -360,6 +366,7 @@ fn events(
             heartbeat,
             client,
             readers: readers.clone(),
+            id: None,
         },
         request,
     )

@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Vec<Counters>,
     /// Open connections, for `Limits::connections`. Touched at accept and close only.
     pub(crate) connections: Alone<AtomicUsize>,
-    /// Addresses, publishers and topics, and what they have taken of their bounds.
+    /// Addresses, publishers, topics and readers, and what they have taken of their bounds.
     pub(crate) admission: Admission,
     /// Request bodies being received, for `Limits::inflight_body_bytes`.
     pub(crate) inflight_body_bytes: Alone<AtomicUsize>,

@@ -201,20 +201,23 @@ fn subscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: 
         let message = format!("at most {max} topics in one request");
         return answer(worker, connection, &Event::Error { id, code: ErrorCode::Limit, message: &message });
     }
-    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, &connection.client, topics);
+    let (topics, beginnings, matched) =
+        subscribe::subscribe_to_all(worker, connection.id, &connection.client, topics);
+    admission::matched(worker, connection, matched);
     answer(worker, connection, &Event::Subscribed { id, topics })?;
     Ok(worker.shard.borrow_mut().replay(connection.id, beginnings)?)
 }
 
 fn unsubscribe(worker: &Worker, connection: &Connection, id: Option<u64>, topics: &[Cow<'_, str>]) -> End {
-    let mut ended = Vec::new();
+    let (mut ended, mut matched) = (Vec::new(), 0);
     for topic in topics {
         let Ok(name) = Name::parse(topic) else { continue };
         if let Some(end) = subscribe::unsubscribe(worker, connection.id, &name) {
-            end?;
+            matched += end?;
             ended.push(&**topic);
         }
     }
+    admission::matched(worker, connection, matched);
     answer(worker, connection, &Event::Unsubscribed { id, topics: ended })
 }
 

@@ -35,15 +35,19 @@ pub(crate) struct Begun<'a> {
 /// Why a subscription is refused: for programs, and for people.
 pub(crate) type Refusal = (ErrorCode, &'static str);
 
-/// Subscribes to each for itself, as one request: its acknowledgements, and what follows them.
+/// Subscribes to each for itself, as one request: its acknowledgements, what follows them, and how many topics its
+/// wildcards have gone through.
 pub(crate) fn subscribe_to_all<'a>(
     worker: &Worker,
     id: SubscriberId,
     client: &Client,
     wanted: &'a [Wanted<'_>],
-) -> (Vec<Subscribed<'a>>, Vec<Beginning>) {
+) -> (Vec<Subscribed<'a>>, Vec<Beginning>, usize) {
+    let max = worker.shared.config().limits.wildcard_topics;
+    let mut matches = 0;
     let (mut acknowledgements, mut beginnings) = (Vec::with_capacity(wanted.len()), Vec::new());
     for (wanted, begun) in wanted.iter().zip(subscribe_to_each(worker, id, client, wanted)) {
+        matches += walked(&begun, max);
         acknowledgements.push(match begun {
             Ok(begun) => {
                 beginnings.extend(begun.beginnings);
@@ -54,7 +58,7 @@ pub(crate) fn subscribe_to_all<'a>(
             }
         });
     }
-    (acknowledgements, beginnings)
+    (acknowledgements, beginnings, matches)
 }
 
 /// The same, one by one. Once the wildcards of a request have matched `Limits::wildcard_topics` topics, further ones are
@@ -65,18 +69,26 @@ pub(crate) fn subscribe_to_each<'a>(
     client: &Client,
     wanted: &'a [Wanted<'_>],
 ) -> impl Iterator<Item = Result<Begun<'a>, Refusal>> {
-    let mut left = worker.shared.config().limits.wildcard_topics;
+    let max = worker.shared.config().limits.wildcard_topics;
+    let mut left = max;
     wanted.iter().map(move |wanted| {
         if left == 0 && wanted.topic.contains(['*', '>']) {
             let (code, _) = admission::counted(worker, Bound::WildcardTopics).refusal();
             return Err((code, "more topics match than one request may bring"));
         }
         let begun = subscribe(worker, id, client, wanted);
-        if let Ok(Begun { acknowledgement: Subscribed::Matched { matched, .. }, .. }) = &begun {
-            left = left.saturating_sub(*matched);
-        }
+        left = left.saturating_sub(walked(&begun, max));
         begun
     })
+}
+
+/// How many topics a wildcard has gone through: as many as it may where it matches more.
+fn walked(begun: &Result<Begun<'_>, Refusal>, max: usize) -> usize {
+    match begun {
+        Ok(Begun { acknowledgement: Subscribed::Matched { matched, .. }, .. }) => *matched,
+        Err(refusal) if *refusal == Bound::WildcardTopics.refusal() => max,
+        _ => 0,
+    }
 }
 
 /// A refused name is somebody's input of any length.
@@ -233,16 +245,16 @@ fn told(worker: &Worker, shard: &mut Shard, topic: &Topic, wish: Wish, now: Inst
     policy.announced()
 }
 
-/// Ends a subscription. `None` if there is none; else whether the connection can go on.
+/// Ends a subscription. `None` if there is none; else how many topics it brought, if the connection can go on.
 pub(crate) fn unsubscribe(
     worker: &Worker,
     id: SubscriberId,
     name: &Name,
-) -> Option<Result<(), DisconnectReason>> {
+) -> Option<Result<usize, DisconnectReason>> {
     let unsubscribed = worker.shard.borrow_mut().unsubscribe(id, name)?;
     worker.leave(&[unsubscribed.left]);
     // What another subscription of it misses in this very moment is not known.
-    Some(if unsubscribed.torn { Err(DisconnectReason::Gap) } else { Ok(()) })
+    Some(if unsubscribed.torn { Err(DisconnectReason::Gap) } else { Ok(unsubscribed.topics) })
 }
 
 /// Takes back what [`subscribe`] registered.

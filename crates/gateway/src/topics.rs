@@ -12,6 +12,7 @@ use hyper::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderVa
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 
+use crate::admission;
 use crate::client::Client;
 use crate::entity_tag;
 use crate::error::{ApiError, Body, json};
@@ -108,7 +109,7 @@ pub(crate) fn info(worker: &Worker, topic: &Topic) -> Result<Response<Body>, Api
 
 /// `GET /topics?match=PATTERN&after=NAME&max=100`: a page of the topics that the client may subscribe to, in the order of
 /// their segments.
-pub(crate) fn list(
+pub(crate) async fn list(
     worker: &Worker,
     client: &Client,
     request: &Request<Incoming>,
@@ -133,7 +134,9 @@ pub(crate) fn list(
     if after.is_some_and(|after| Topic::new(after).is_err()) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::BadTopic, "after is a topic's name"));
     }
+    admission::read(worker, client).await?;
     let topics = allowed(worker, client, &pattern, after, max);
+    admission::has_read(worker, client, topics.len());
     let next = topics.last().filter(|_| topics.len() == max).map(|(topic, _)| topic.as_str());
     let places = topics.iter().map(|(topic, position)| {
         let Position { epoch, offset } = *position;

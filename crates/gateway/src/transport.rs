@@ -59,6 +59,20 @@ pub(crate) fn heartbeat(format: FormatId) -> Bytes {
     }
 }
 
+/// Runs the beginning of a connection that has no task yet. Should it panic, what it has left behind is taken back.
+pub(crate) fn begin<R>(worker: &Worker, connection: &Connection, run: impl FnOnce() -> R) -> R {
+    struct Begun<'a>(&'a Worker, &'a Connection);
+    impl Drop for Begun<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.take_back(self.1);
+            }
+        }
+    }
+    let _begun = Begun(worker, connection);
+    run()
+}
+
 /// Writes what waits for a connection, in its outbox or encrypted already, until nothing does or the socket is full. `false` if the peer is gone.
 pub(crate) fn write_waiting(worker: &Worker, connection: &Connection, context: &mut Context<'_>) -> bool {
     while connection.socket.has_records() || worker.shard.borrow().is_waiting(connection.id) {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use fanfare_fanout::budget::SizeClasses;
 use fanfare_fanout::{Flushed, Left, Pass, Progress, Report, STEP_MAX, Shard, SubscriberId, TopicSettings};
 use fanfare_registry::{AdmitError, Admitted};
@@ -267,10 +268,14 @@ impl Worker {
         }
     }
 
-    /// Takes back what a connection's task has left behind when it panicked: the others go on. A second panic in here ends
-    /// the process.
+    /// Ends a connection whose task has panicked: the others go on.
     pub(crate) fn give_up(&self, connection: &Connection) {
         self.counters().panics.add(1);
+        self.take_back(connection);
+    }
+
+    /// Takes back what a panic, which others count, has left of a connection. A second one in here ends the process.
+    pub(crate) fn take_back(&self, connection: &Connection) {
         self.close(connection, DisconnectReason::Internal);
         self.flush(connection.id);
         self.disconnect(connection, connection.closing.get().unwrap_or(DisconnectReason::Internal));
@@ -278,11 +283,15 @@ impl Worker {
 
     /// Ends a conversation: says why, and gives the peer `Limits::close_timeout` to hear it.
     pub(crate) fn close(&self, connection: &Connection, reason: DisconnectReason) {
+        self.close_with(connection, reason, transport::last_frame(connection.format, reason));
+    }
+
+    /// The same, with something else for the last that the peer gets.
+    pub(crate) fn close_with(&self, connection: &Connection, reason: DisconnectReason, last: Bytes) {
         if connection.closing.get().is_some() {
             return;
         }
         connection.closing.set(Some(reason));
-        let close = transport::last_frame(connection.format, reason);
         let mut left = Vec::new();
         {
             let mut shard = self.shard.borrow_mut();
@@ -292,7 +301,7 @@ impl Worker {
                 // A full outbox gets the close frame alone.
                 let _ = shard.push_control(connection.id, bye.frame());
             }
-            shard.close(connection.id, close, reason.discards(), &mut left);
+            shard.close(connection.id, last, reason.discards(), &mut left);
         }
         self.leave(&left);
         if reason == DisconnectReason::PeerGone {
@@ -486,3 +495,5 @@ mod beside;
 mod newcomers;
 #[cfg(test)]
 mod panics;
+#[cfg(test)]
+mod revoked;

@@ -305,6 +305,29 @@ fn a_websocket_sends_so_many_frames() {
 }
 
 #[test]
+fn a_command_costs_what_it_matches() {
+    let gateway = Gateway::start(&["--commands-per-second", "1 burst 50", "--ping-interval", "1h"]);
+    let items: String =
+        (0..2000).map(|number| format!("{{\"topic\":\"t.{number}\",\"data\":1}}\n")).collect();
+    let headers = [("content-type", "application/x-ndjson")];
+    assert_eq!(support::peer::request(gateway.address, "POST", "/publish", &headers, items).status, 200);
+    let mut witness = Peer::subscribed(gateway.address, &["a"]).0;
+    let mut peer = Peer::native(gateway.address).0;
+    // One that matches little is one of fifty; one of 2,000 topics is 21 of them, and its end as many.
+    for _ in 0..4 {
+        assert_eq!(peer.subscribe(&["a.*"])["topics"][0]["matched"], 0);
+    }
+    let commands: Vec<u8> = ["subscribe", "unsubscribe"]
+        .map(|command| masked(TEXT, json!({"type": command, "topics": ["t.*"]}).to_string().as_bytes()))
+        .concat();
+    peer.try_send(commands.repeat(3));
+    assert_eq!(peer.close_code(), Some(4102));
+    assert_eq!(refusals(&gateway, "commands_per_second"), 1.0);
+    assert_eq!(support::peer::publish(gateway.address, "a", "text/plain", "x").status, 200);
+    assert_eq!(witness.json()["data"], "x");
+}
+
+#[test]
 fn a_publisher_sends_so_many_messages() {
     let gateway = behind_a_proxy(&["--publishes-per-second", "1 burst 5"]);
     let publish = |address: &str| forwarded(&gateway, address, "POST", "/topics/a", "x");
@@ -350,6 +373,50 @@ fn a_publisher_sends_so_many_messages() {
     }
     assert!(native.fence().is_empty(), "it stays");
     assert_eq!(refusals(&gateway, "publishes_per_second"), 6.0);
+}
+
+#[test]
+fn a_reader_goes_through_so_many_topics() {
+    let gateway = behind_a_proxy(&["--reads-per-second", "1 burst 40", "--wildcard-topics", "2500"]);
+    let items: String =
+        (0..2000).map(|number| format!("{{\"topic\":\"t.{number}\",\"data\":1}}\n")).collect();
+    let headers = [("content-type", "application/x-ndjson")];
+    assert_eq!(support::peer::request(gateway.address, "POST", "/publish", &headers, items).status, 200);
+    let mut witness = Peer::raw(gateway.address, "witness");
+    // Little is one of forty, and 2,000 topics are 21 of them; a page of 1,000 is 11.
+    let reads = [
+        ("/poll?topic=none.*", "203.0.113.5", MANY, 30),
+        ("/topics?match=none.*", "203.0.113.6", MANY, 30),
+        ("/poll?topic=t.*", "203.0.113.7", 16, 1),
+        ("/topics?max=1000", "203.0.113.8", 16, 1),
+    ];
+    for (number, (target, address, count, least)) in (1..).zip(reads) {
+        // All of them together, as one connection may send them.
+        let mut peer = Peer::connect(gateway.address);
+        peer.send(request_text("GET", target, &[("x-forwarded-for", address)], "").repeat(count));
+        let answers: Vec<Answer> = (0..count).map(|_| peer.answer()).collect();
+        let served = answers.iter().position(|answer| answer.status != 200).expect("its burst ends");
+        assert!(served >= least, "{target}: {served}");
+        check_refused(&answers[served], 429, "rate_limited");
+        assert!(refusals(&gateway, "reads_per_second") >= f64::from(number));
+        let answer = support::peer::publish(gateway.address, "witness", "text/plain", target);
+        assert_eq!((answer.status, witness.text().as_str()), (200, target));
+    }
+    // One topic is no walk, neither is another reader held up, and this machine has no bound.
+    let get = |address: &str, target: &str| forwarded(&gateway, address, "GET", target, "").status;
+    for target in ["/poll?topic=t.1", "/topics/t.1", "/topics/t.1/info"] {
+        assert_eq!(get("203.0.113.7", target), 200, "{target}");
+    }
+    assert_eq!(get("203.0.113.7", "/poll?topic=t.*"), 429);
+    assert_eq!(get("203.0.113.9", "/poll?topic=t.*"), 200);
+    for _ in 0..MANY {
+        assert_eq!(get("127.0.0.1", "/topics?max=1000"), 200);
+    }
+    // What matches more than it may has been gone through, too.
+    let more: String = (0..600).map(|number| format!("{{\"topic\":\"u.{number}\",\"data\":1}}\n")).collect();
+    assert_eq!(support::peer::request(gateway.address, "POST", "/publish", &headers, more).status, 200);
+    let statuses = [(); 4].map(|()| get("203.0.113.10", "/poll?topic=%3E"));
+    assert_eq!((statuses[0], statuses[3]), (400, 429));
 }
 
 #[test]

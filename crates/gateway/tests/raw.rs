@@ -125,7 +125,8 @@ fn what_cannot_be_published_ends_the_connection_with_try_again() {
     // Its topic is there as long as it subscribes; the other one's cannot come about.
     let _first = Peer::raw(gateway.address, "a");
     let mut second = Peer::websocket(gateway.address, "/topics/b");
-    assert_eq!(second.close_code(), Some(1013));
+    let close = second.frame();
+    assert_eq!((close.code(), &close.payload[2..]), (Some(1013), &b"there is no room for it now"[..]));
     until_metric(&gateway, r#"fanfare_closes_total{reason="refused"}"#, |count| count == 1.0);
 }
 

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
+use support::metrics::until_metric;
+use support::peer::{Peer, request};
 use support::{Gateway, PATIENCE};
 
 /// An HTTP response that goes on, read chunk by chunk.
@@ -219,4 +221,36 @@ fn a_silent_stream_has_a_heartbeat() {
         assert_eq!(events.chunk().unwrap(), ":\n");
         assert_eq!(lines.chunk().unwrap(), "\n");
     }
+}
+
+#[test]
+fn a_stream_that_there_is_no_room_for_is_answered_so() {
+    let (gateway, mut log) = Gateway::start_logging(&["--topics", "1"]);
+    // Its topic is there as long as it subscribes; the other one's cannot come about.
+    let first = Peer::raw(gateway.address, "a");
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        let mut peer = Peer::connect(gateway.address);
+        let answer = peer.request("GET", "/topics/b", &[("accept", accept), ("x-request-id", "mine")], "");
+        assert_eq!((answer.status, &*answer.error_code()), (503, "limit"), "{answer:?}");
+        answer.assert_retry_after();
+        let header = |name| answer.header(name);
+        assert_eq!((header("x-request-id"), header("connection")), (Some("mine"), Some("close")));
+        assert_eq!(header("access-control-allow-origin"), Some("*"), "{answer:?}");
+        assert_eq!(peer.next_byte(), None, "it is whole");
+    }
+    let answer = request(gateway.address, "GET", "/topics/b", &[("accept", "text/event-stream")], "");
+    let id = answer.header("x-request-id").unwrap();
+    until_metric(&gateway, r#"fanfare_closes_total{reason="refused"}"#, |closes| closes == 3.0);
+    // In a stream of many, each topic has its own answer.
+    let mut many = Stream::open(&gateway, "/events?topic=a&topic=b", "");
+    let acknowledgement: String = (0..3).map(|_| many.chunk().unwrap()).collect();
+    assert!(
+        many.head.starts_with("http/1.1 200") && acknowledgement.contains(r#""limit""#),
+        "{acknowledgement}"
+    );
+    drop((gateway, first));
+    let mut lines = String::new();
+    log.read_to_string(&mut lines).unwrap();
+    let line = lines.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{lines}"));
+    assert!(line.contains("refused") && line.contains("/topics/b") && line.contains("503"), "{line}");
 }

@@ -23,6 +23,8 @@ pub struct Polled {
     pub sequence: u64,
     /// Messages after the cursor may be lost.
     pub gap: bool,
+    /// How many topics were looked at.
+    pub topics: usize,
 }
 
 /// The selected topics, each once, and whether it is selected by its name.
@@ -58,7 +60,7 @@ impl Registry {
             }
         }
         let messages = self.last_values(&topics, through, max, now);
-        Ok(Polled { messages, sequence: through, gap: cursor.is_some() })
+        Ok(Polled { messages, sequence: through, gap: cursor.is_some(), topics: topics.len() })
     }
 
     fn selected(&self, selection: &[Name]) -> Result<Topics, JoinError> {
@@ -116,7 +118,7 @@ impl Registry {
             }
         }
         messages.sort_by_key(|message| message.sequence());
-        Some(Polled { messages, sequence: through, gap: false })
+        Some(Polled { messages, sequence: through, gap: false, topics: topics.len() })
     }
 
     /// The last values of `topics` as of `through`.

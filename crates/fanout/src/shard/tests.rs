@@ -121,7 +121,7 @@ fn join_paced(shard: &mut Shard, format: FormatId, topics: &[&str], interval: Du
 
 /// Unties a subscriber from a topic. Returns whether it was the last.
 fn unsubscribe(shard: &mut Shard, id: SubscriberId, name: &str) -> Option<bool> {
-    let Unsubscribed { left, torn } = shard.unsubscribe(id, &Name::Topic(topic(name)))?;
+    let Unsubscribed { left, torn, .. } = shard.unsubscribe(id, &Name::Topic(topic(name)))?;
     assert_eq!((left.name, torn), (Name::Topic(topic(name)), false));
     Some(left.last)
 }

@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use fanfare_fanout::SubscriberId;
 
+use super::failure::Failure;
 use super::grant::{Grant, Holder};
+use crate::client::Client;
 use crate::connection::Connection;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;
@@ -46,13 +48,21 @@ pub(crate) fn close_expired(worker: &Worker) {
         let Some(id) = worker.expiries.borrow_mut().due(now) else { return };
         let connection = worker.connections.borrow().get(id).cloned();
         if let Some(connection) = connection {
-            let reason = match connection.client.grant().map(|grant| grant.holder.clone()) {
-                Some(Holder::Token { .. } | Holder::Key(_)) => DisconnectReason::TokenExpired,
-                Some(Holder::Anybody) | None => DisconnectReason::AuthTimeout,
-            };
-            worker.close(&connection, reason);
+            worker.close(&connection, expired(&connection.client));
         }
     }
+}
+
+fn expired(client: &Client) -> DisconnectReason {
+    match client.grant().map(|grant| grant.holder.clone()) {
+        Some(Holder::Token { .. } | Holder::Key(_)) => DisconnectReason::TokenExpired,
+        Some(Holder::Anybody) | None => DisconnectReason::AuthTimeout,
+    }
+}
+
+/// Why a subscriber whose grant is over is closed.
+pub(crate) fn reason(client: &Client, failure: Failure) -> DisconnectReason {
+    if failure == Failure::Revoked { DisconnectReason::Revoked } else { expired(client) }
 }
 
 /// Closes the connections whose grant is revoked, when something was revoked since the last tick. `seen` is how far that

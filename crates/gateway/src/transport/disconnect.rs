@@ -14,7 +14,8 @@ pub(crate) enum DisconnectReason {
     Fault(Fault),
     /// A binary frame where only JSON text is read.
     WrongType,
-    /// A frame the client published on a topic's raw WebSocket could not be taken.
+    /// The topic of a stream or a raw WebSocket cannot be subscribed to, or a frame that the client published there could
+    /// not be taken.
     Refused,
     /// The outbox is full.
     SlowConsumer,
@@ -100,7 +101,7 @@ impl DisconnectReason {
             Self::PeerClosed(_) | Self::PeerGone => String::new(),
             Self::Fault(fault) => fault.to_string(),
             Self::WrongType => "only text frames are read here".into(),
-            Self::Refused => "the message could not be published".into(),
+            Self::Refused => "there is no room for it now".into(),
             Self::SlowConsumer => "slow consumer".into(),
             Self::Budget => "over capacity: the server is short of memory".into(),
             Self::Gap => "messages were lost, resync".into(),

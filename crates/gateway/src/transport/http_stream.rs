@@ -19,8 +19,12 @@ use super::write_waiting;
 use crate::auth::origins::Readers;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
+use crate::error::ApiError;
+use crate::poll;
+use crate::request_id::{self, RequestId};
 use crate::socket::Socket;
 use crate::subscribe;
+use crate::transport;
 use crate::worker::Worker;
 
 /// What was asked for.
@@ -34,21 +38,14 @@ pub(crate) struct Request {
     pub(crate) client: Client,
     /// Which pages may read it.
     pub(crate) readers: Readers,
+    /// The request's name, if it has one.
+    pub(crate) id: Option<RequestId>,
 }
 
 /// Makes a stream and its beginning. What is returned is all that stays of it in memory while it is idle.
 pub(crate) fn open(worker: Rc<Worker>, socket: Socket, request: Request, permit: Permit) -> HttpStream {
-    let connection = worker.connect(socket, request.format, request.client, permit);
-    let opened = match request.format {
-        FormatId::EVENTS => open_many(&worker, &connection, &request.readers, &request.wanted),
-        _ => open_one(&worker, &connection, &request.readers, &request.wanted),
-    };
-    if let Some(interval) = request.heartbeat {
-        worker.liveness.borrow_mut().beat(interval, connection.id);
-    }
-    if let Err(reason) = opened {
-        worker.close(&connection, reason);
-    }
+    let connection = worker.connect(socket, request.format, request.client.clone(), permit);
+    transport::begin(&worker, &connection, || begin(&worker, &connection, &request));
     HttpStream { worker, connection, shut: false, polled: false }
 }
 
@@ -104,17 +101,30 @@ impl HttpStream {
     }
 }
 
+fn begin(worker: &Worker, connection: &Connection, request: &Request) {
+    let opened = match request.format {
+        FormatId::EVENTS => open_many(worker, connection, request),
+        _ => open_one(worker, connection, request),
+    };
+    if let Some(interval) = request.heartbeat {
+        worker.liveness.borrow_mut().beat(interval, connection.id);
+    }
+    if let Err(reason) = opened {
+        worker.close(connection, reason);
+    }
+}
+
 /// A stream of one topic: messages name their place, and nothing else is said unless something is lost.
-fn open_one(
-    worker: &Worker,
-    connection: &Connection,
-    readers: &Readers,
-    wanted: &[Wanted<'_>],
-) -> Result<(), DisconnectReason> {
-    let Some(wanted) = wanted.first() else { return Ok(()) };
-    let mut head = head(connection.format, readers);
-    let begun = subscribe::subscribe(worker, connection.id, &connection.client, wanted)
-        .map_err(|_| DisconnectReason::Refused)?;
+fn open_one(worker: &Worker, connection: &Connection, request: &Request) -> Result<(), DisconnectReason> {
+    let Some(wanted) = request.wanted.first() else { return Ok(()) };
+    let begun = match subscribe::subscribe(worker, connection.id, &connection.client, wanted) {
+        Ok(begun) => begun,
+        Err(refusal) => {
+            refuse(worker, connection, request, DisconnectReason::Refused, &poll::refusal(refusal));
+            return Ok(());
+        }
+    };
+    let mut head = head(connection.format, &request.readers);
     if let (Some(false), Some(position)) = (begun.recovered, begun.position)
         && let Some(gap) = gap(connection.format, &begun.beginnings, position, &wanted.start)
     {
@@ -125,22 +135,36 @@ fn open_one(
 }
 
 /// A stream of many topics: begins with what a native client is told, and from where on it can be resumed.
-fn open_many(
-    worker: &Worker,
-    connection: &Connection,
-    readers: &Readers,
-    wanted: &[Wanted<'_>],
-) -> Result<(), DisconnectReason> {
+fn open_many(worker: &Worker, connection: &Connection, request: &Request) -> Result<(), DisconnectReason> {
     let format = connection.format.format();
     let registry = &worker.shared.dispatch.registry;
     // Read before the first place is: what comes later is replayed, or comes live.
     let through = registry.watermark();
-    let (topics, beginnings) = subscribe::subscribe_to_all(worker, connection.id, &connection.client, wanted);
-    let mut head = head(connection.format, readers);
+    let (topics, beginnings, _) =
+        subscribe::subscribe_to_all(worker, connection.id, &connection.client, &request.wanted);
+    let mut head = head(connection.format, &request.readers);
     head.extend(format.mark(registry.epoch(), through).unwrap_or_default());
     head.extend(format.event(&Event::Subscribed { id: None, topics }).unwrap_or_default());
     worker.shard.borrow_mut().push_control(connection.id, head.into())?;
     Ok(worker.shard.borrow_mut().replay(connection.id, beginnings)?)
+}
+
+/// Answers the request after all, as nothing is written yet, and ends the connection.
+fn refuse(
+    worker: &Worker,
+    connection: &Connection,
+    request: &Request,
+    reason: DisconnectReason,
+    error: &ApiError,
+) {
+    let path = match (request.format, request.wanted.first()) {
+        (FormatId::EVENTS, _) | (_, None) => "/events".into(),
+        (_, Some(wanted)) => format!("/topics/{}", wanted.topic),
+    };
+    let address = &connection.client.address;
+    let line = request_id::line(worker, address, request.id.as_ref(), &path, error);
+    let lines = line + &request.readers.lines();
+    worker.close_with(connection, reason, error.last_answer(&lines));
 }
 
 /// Everything before the first message: no proxy may keep, change or hold back what follows.

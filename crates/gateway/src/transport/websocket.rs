@@ -14,10 +14,12 @@ use fanfare_wire::websocket::{Parser, ParserLimits};
 use super::disconnect::DisconnectReason;
 use super::write_waiting;
 use crate::admission;
+use crate::auth::{self, expiry};
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
 use crate::session::{Endpoint, Session};
 use crate::socket::Socket;
+use crate::transport;
 use crate::worker::Worker;
 
 /// After this many reads a session lets the others go on.
@@ -37,15 +39,21 @@ pub(crate) fn open(
     permit: Permit,
 ) -> WebSocket {
     let connection = worker.connect(socket, format, client, permit);
-    let opened = Session::open(&worker, &connection, &endpoint);
-    if let Err(reason) = opened {
-        worker.close(&connection, reason);
-    }
-    let mut inbound =
-        Inbound { session: Session::new(&worker, endpoint), parser: Parser::new(), peer_closed: false };
-    if !read_ahead.is_empty() {
-        inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
-    }
+    let inbound = transport::begin(&worker, &connection, || {
+        // While its 101 waited, nobody saw it: what was revoked meanwhile is told now.
+        let opened = auth::is_over(&worker, &connection.client)
+            .map_err(|failure| expiry::reason(&connection.client, failure))
+            .and_then(|()| Session::open(&worker, &connection, &endpoint));
+        if let Err(reason) = opened {
+            worker.close(&connection, reason);
+        }
+        let session = Session::new(&worker, endpoint);
+        let mut inbound = Inbound { session, parser: Parser::new(), peer_closed: false };
+        if !read_ahead.is_empty() {
+            inbound.receive(&worker, &connection, &mut Vec::from(read_ahead));
+        }
+        inbound
+    });
     WebSocket { worker, connection, inbound, shut: false, polled: false }
 }
 

@@ -22,8 +22,19 @@ pub(super) fn beside_a_worker<F>(
 where
     F: Future<Output = ()>,
 {
+    beside_a_worker_of(Config::default(), story)
+}
+
+/// The same, with a configuration.
+pub(super) fn beside_a_worker_of<F>(
+    config: Config,
+    story: impl FnOnce(Rc<Worker>, SocketAddr) -> F,
+) -> Option<std::io::Result<()>>
+where
+    F: Future<Output = ()>,
+{
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config { listen: any, admin: any, workers: 1, ..Config::default() };
+    let mut config = Config { listen: any, admin: any, workers: 1, ..config };
     config.limits.close_timeout = Duration::from_secs(600);
     let server = Server::bind(config, None).unwrap();
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();

@@ -7,8 +7,9 @@ use fanfare_wire::Kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::beside::{beside_a_worker, connect, read_until};
+use super::beside::{beside_a_worker, beside_a_worker_of, connect, read_until};
 use super::*;
+use crate::config::{AuthRules, Config, Scope};
 
 const HANDSHAKE: &str = "GET /topics/a HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -52,6 +53,33 @@ fn a_panic_in_a_subscribers_task_ends_its_connection_and_no_other() {
             yield_now().await;
         }
         assert_eq!((worker.shard.borrow().topics(), counters.raw_connections.read()), (0, 0));
+    });
+    assert!(ended.is_none(), "{ended:?}");
+}
+
+#[test]
+fn a_panic_at_the_beginning_of_a_subscriber_leaves_nothing_of_it() {
+    let anonymous = Some(Scope { publish: Vec::new(), subscribe: Vec::new() });
+    let auth = AuthRules { anonymous, ..AuthRules::default() };
+    let ended = beside_a_worker_of(Config { auth, ..Config::default() }, |worker, address| async move {
+        let held = worker.tokens.borrow_mut();
+        // A frame that comes together with the handshake is read before the connection has a task.
+        let auth = r#"{"type":"auth","token":"a.b.c"}"#;
+        let ws = HANDSHAKE.replace("/topics/a", "/ws");
+        let request = [ws.as_bytes(), &[0x81, 0x80 | auth.len() as u8, 0, 0, 0, 0], auth.as_bytes()].concat();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(&request).await.unwrap();
+        read_until(&mut client, "\r\n\r\n").await;
+        let farewell = rest(&mut client).await;
+        assert_eq!((farewell[0], &farewell[2..4]), (0x88, &1011u16.to_be_bytes()[..]), "{farewell:?}");
+        drop(held);
+
+        let counters = worker.counters();
+        let closes = counters.closes[DisconnectReason::Internal.index()].read();
+        assert_eq!((counters.panics.read(), closes, worker.open.get()), (1, 1, 0));
+        assert_eq!((counters.json_connections.read(), counters.http_connections.read()), (0, 0));
+        assert_eq!(worker.connections.borrow().every(0, 1).count(), 0);
+        connect(address, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", "ok\n").await;
     });
     assert!(ended.is_none(), "{ended:?}");
 }

@@ -71,6 +71,42 @@ fn many_names_in_one_item_do_not_multiply_its_data() {
 }
 
 #[test]
+fn many_items_for_many_topics_do_not_multiply_their_data() {
+    let gateway = Gateway::start(&[]);
+    let mut witnesses = Witnesses::new(&gateway);
+    let before = resident_bytes(&gateway);
+    // 200 topics of 2 KiB are 400 KiB: two of these fit one request, and small ones go on fitting.
+    let topics: Vec<String> = (0..200).map(|number| format!("t{number}")).collect();
+    let large = json!({"topics": topics, "data": "x".repeat(2046)}).to_string();
+    let small = json!({"topic": "small", "data": 1}).to_string();
+    let lines = format!("{}{small}\n", format!("{large}\n").repeat(200));
+    let array = format!("[{}{small}]", format!("{large},").repeat(200));
+    for (content_type, body) in [("application/x-ndjson", lines.clone()), ("application/json", array)] {
+        let answer = request(gateway.address, "POST", "/publish", &[("content-type", content_type)], body);
+        assert_eq!(answer.status, 200, "what fits is published, and said to be");
+        let answer = answer.json();
+        let results = answer["results"].as_array().unwrap();
+        assert_eq!((&answer["errors"], results.len()), (&json!(true), 2 * 200 + 198 + 1));
+        assert!(results[..400].iter().all(|result| result["offset"].is_u64()), "{answer}");
+        assert!(results[400..598].iter().all(|result| result["error"]["code"] == "too_large"), "{answer}");
+        assert_eq!(results[598]["topic"], "small");
+        witnesses.are_served("many items");
+    }
+    assert!(resident_bytes(&gateway) < before + (64 << 20), "data was multiplied");
+
+    // A stream has no end: it takes its turns, and all is published.
+    let mut peer = Peer::connect(gateway.address);
+    let head = "POST /publish HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson";
+    peer.send(format!(
+        "{head}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{lines}\r\n0\r\n\r\n",
+        lines.len()
+    ));
+    let answer = peer.answer().json();
+    assert_eq!((&answer["errors"], &answer["count"]), (&json!(false), &json!(200 * 200 + 1)));
+    witnesses.are_served("a stream of many items");
+}
+
+#[test]
 fn a_connection_too_many_is_told_to_come_back() {
     let gateway = Gateway::start(&["--connections", "10"]);
     let mut inside: Vec<Peer> = (0..10).map(|_| Peer::raw(gateway.address, "a")).collect();

@@ -3,22 +3,25 @@
 use serde_json::{Value, json};
 
 use crate::gateways::{KEY, failures, key_of_feeds, signer, with_signers};
-use crate::requests::{get, native, post};
+use crate::requests::{bearer, get, native, post};
+use crate::support::Gateway;
 use crate::support::metrics::{metric, until_metric};
-use crate::support::peer::{Peer, request, request_text};
+use crate::support::peer::{Answer, Peer, request, request_text};
 use crate::support::tokens::{claims, in_seconds};
+
+fn operator(gateway: &Gateway, method: &str, path: &str, body: &str) -> Answer {
+    let mut peer = Peer::connect(gateway.admin);
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}", body.len());
+    peer.send(format!("{head}\r\n\r\n{body}"));
+    peer.answer()
+}
 
 #[test]
 fn what_is_revoked_ends_and_stays_out() {
     let signer = signer();
     let (gateway, _folder) = with_signers(&[&signer], &key_of_feeds(), &["--revocations", "3"]);
     let token = |subject: &str, id: &str| signer.token("k0", &claims(json!({"sub": subject, "jti": id})));
-    let ask = |method: &str, path: &str, body: &str| {
-        let mut peer = Peer::connect(gateway.admin);
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}", body.len());
-        peer.send(format!("{head}\r\n\r\n{body}"));
-        peer.answer()
-    };
+    let ask = |method: &str, path: &str, body: &str| operator(&gateway, method, path, body);
     let revoke = |body: Value| ask("POST", "/revocations", &body.to_string());
     // On both workers.
     let mut anns: Vec<_> = (0..8).map(|_| native(&gateway, &token("ann", "1"))).collect();
@@ -66,4 +69,41 @@ fn what_is_revoked_ends_and_stays_out() {
     assert_eq!(request(gateway.admin, "POST", "/revocations", &[], r#"{"key":"feeds"}"#).status, 403);
     // It is nothing for the public.
     assert_eq!(request(gateway.address, "POST", "/revocations", &[], "{}").status, 404);
+}
+
+#[test]
+fn what_is_revoked_in_the_middle_of_a_body_publishes_nothing() {
+    let signer = signer();
+    let (gateway, _folder) = with_signers(&[&signer], &key_of_feeds(), &[]);
+    let holders = [KEY.to_owned(), signer.token("k0", &claims(json!({"sub": "ann"})))];
+    let targets = [
+        ("/topics/a.b", "text/plain", "half a message"),
+        ("/topics/a.b?split=lines", "text/plain", "one line\nand half of one"),
+        ("/publish", "application/json", r#"{"topic":"a.b","data":1}"#),
+        ("/publish", "application/x-ndjson", "{\"topic\":\"a.b\",\"data\":1}\n"),
+    ];
+    let mut peers = Vec::new();
+    for (credential, (target, content_type, body)) in
+        holders.iter().flat_map(|holder| targets.map(|target| (holder, target)))
+    {
+        let mut peer = Peer::connect(gateway.address);
+        let bearer = bearer(credential);
+        let headers = [("authorization", &*bearer), ("content-type", content_type)];
+        let text = request_text("POST", target, &headers, body);
+        let (first, last) = text.split_at(text.len() - 1);
+        peer.send(first);
+        peers.push((peer, last.to_owned()));
+    }
+    // The heads are through, and the bodies wait for their last bytes.
+    let held = 2 * targets.iter().map(|(_, _, body)| body.len() - 1).sum::<usize>();
+    until_metric(&gateway, "fanfare_inflight_body_bytes", |bytes| bytes == held as f64);
+    for who in [r#"{"key":"feeds"}"#, r#"{"subject":"ann"}"#] {
+        assert_eq!(operator(&gateway, "POST", "/revocations", who).status, 200);
+    }
+    for (mut peer, last) in peers {
+        peer.send(last);
+        let answer = peer.answer();
+        assert_eq!((answer.status, &*answer.error_code()), (401, "unauthorized"), "{answer:?}");
+    }
+    assert_eq!((failures(&gateway, "revoked"), metric(&gateway, "fanfare_messages_total")), (8.0, 0.0));
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::Gateway;
-use crate::support::peer::{Answer, Peer, publish, request};
+use crate::support::peer::{Answer, Peer, publish, request, request_text};
 use crate::{JSON, NDJSON};
 
 /// Posts to `/publish`.
@@ -158,18 +158,24 @@ fn what_a_full_inbox_refuses_surely_was_not_published() {
     for subscriber in &mut subscribers {
         subscriber.subscribe(&names[1..]);
     }
-    // The worker that carries out a request empties its own inbox only afterwards: four of 1,000 bytes have room.
-    let items: Vec<Value> =
-        topics.chunks(4).map(|topics| json!({"topics": topics, "data": "x".repeat(998)})).collect();
-    let answer = publish_many(&gateway, JSON, &Value::from(items).to_string()).json();
-    assert_eq!(answer["errors"], true);
-    let results = answer["results"].as_array().expect("results are a list");
-    assert_eq!(results.len(), 12, "{answer}");
+    // The worker that carries out requests that came together empties its own inbox only afterwards: four of 1,000 bytes
+    // have room.
+    let requests = topics.chunks(4).flat_map(|topics| {
+        let item = json!({"topics": topics, "data": "x".repeat(998)}).to_string();
+        request_text("POST", "/publish", &[("content-type", JSON)], &item)
+    });
+    let mut publisher = Peer::connect(gateway.address);
+    publisher.send(requests.collect::<Vec<u8>>());
+    let answers: Vec<Value> = (0..3).map(|_| publisher.answer().json()).collect();
+    assert_eq!(answers.iter().map(|answer| &answer["errors"]).collect::<Vec<_>>(), [false, true, true]);
+    let results: Vec<&Value> =
+        answers.iter().flat_map(|answer| answer["results"].as_array().unwrap()).collect();
+    assert_eq!(results.len(), 12, "{answers:?}");
     for (result, topic) in results.iter().zip(&topics) {
         assert_eq!(result["topic"], *topic);
     }
-    assert!(results[..4].iter().all(|result| result["offset"] == 1), "{answer}");
-    assert!(results[4..].iter().all(|result| result["error"]["code"] == "unavailable"), "{answer}");
+    assert!(results[..4].iter().all(|result| result["offset"] == 1), "{answers:?}");
+    assert!(results[4..].iter().all(|result| result["error"]["code"] == "unavailable"), "{answers:?}");
 
     // They are published when tried again: as the first of their topics.
     for topic in &topics[4..] {
