@@ -19,7 +19,3 @@ echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
 echo 'fanfare:x:65532:65532::/:/none' > "$root/etc/passwd"
 echo 'fanfare:x:65532:' > "$root/etc/group"
 
-# For a JWKS that is behind a URL.
-if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
-    install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-fi

@@ -26,9 +26,6 @@
 //! subscription that is not asked reads nothing, so what it has not taken waits in the server's outbox, under the
 //! server's bound and the topic's policy.
 //!
-//! # Not here
-//! TLS: terminate it in front of the gateway.
-//!
 //! # Example
 //! ```no_run
 //! use fanfare_client::{Client, Event, Payload};

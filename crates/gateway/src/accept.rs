@@ -129,9 +129,6 @@ impl Reserve {
 /// expects a handshake gets nothing.
 fn refuse(worker: &Worker, stream: &TcpStream, bound: Bound) {
     worker.counters().refused(bound);
-    if bound == Bound::Connections {
-        worker.counters().refused_connections.add(1);
-    }
     if worker.shared.config().tls.is_some() {
         return;
     }

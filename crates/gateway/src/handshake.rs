@@ -52,9 +52,6 @@ pub(crate) fn accept<B>(
     if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|len| len != "0") {
         return Err(ApiError::bad_request("a WebSocket handshake has no body").into());
     }
-    if header(headers, "host").is_none() {
-        return Err(ApiError::bad_request("a WebSocket handshake names one host").into());
-    }
     if header(headers, "sec-websocket-version") != Some("13") {
         return Err(Refused { error: upgrade_required(), version: true });
     }
@@ -205,7 +202,6 @@ mod tests {
         check(set("sec-websocket-extensions", "permessage-deflate; =1"), 400);
         check(set("content-length", "5"), 400);
         check(set("transfer-encoding", "chunked"), 400);
-        check(|request| drop(request.headers_mut().remove("host")), 400);
         check(
             |request| {
                 request.headers_mut().append("sec-websocket-key", HeaderValue::from_static(KEY));

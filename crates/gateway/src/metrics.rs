@@ -93,7 +93,6 @@ pub(crate) struct Counters {
     pub(crate) tls_handshakes: [Counter; Handshake::LABELS.len()],
     pub(crate) accepted: Counter,
     pub(crate) accept_errors: Counter,
-    pub(crate) refused_connections: Counter,
     pub(crate) proxy_header_errors: Counter,
     /// By [`Bound`].
     pub(crate) refusals: [Counter; BOUNDS],
@@ -255,7 +254,7 @@ impl Page {
             counter(
                 "fanfare_refused_connections_total",
                 "Connections refused at the bound.",
-                sum(|c| &c.refused_connections),
+                sum(|c| &c.refusals[Bound::Connections as usize]),
             ),
             gauge(
                 "fanfare_tls_connections",

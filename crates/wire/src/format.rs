@@ -14,7 +14,7 @@ use crate::position::Epoch;
 
 /// Encodes messages for one kind of client.
 pub trait WireFormat: Send + Sync {
-    /// The format's name in metrics and logs.
+    /// What it is called.
     fn name(&self) -> &'static str;
 
     /// The whole frame, transport header included. Called once per message, whoever and however many subscribe.

@@ -32,7 +32,7 @@ pub struct Key {
     pub help: &'static str,
     /// What a reload does with it.
     pub reload: Reload,
-    /// Its value, as one would write it in a flag; a secret as [`REDACTED`]. Nothing, if it is not set.
+    /// Its value, as one would write it in a flag. None is a secret. Nothing, if it is not set.
     shown: fn(&Config) -> Option<String>,
     set: fn(&mut Config, &str) -> Result<(), String>,
 }
@@ -50,7 +50,7 @@ pub enum Reload {
 pub const REDACTED: &str = "(redacted)";
 
 impl Key {
-    /// Its value, as one would write it in a flag, without secrets. Nothing, if it is not set.
+    /// Its value, as one would write it in a flag. Nothing, if it is not set.
     pub fn shown(&self, config: &Config) -> Option<String> {
         (self.shown)(config)
     }
@@ -196,7 +196,7 @@ pub const KEYS: &[Key] = &[
         reload: Reload::Applies,
         shown: |config| config.insecure.then(|| "true".into()),
         set: |config, text| {
-            config.insecure = text.parse().map_err(|_| "neither true nor false")?;
+            config.insecure = switch(text)?;
             Ok(())
         },
     },

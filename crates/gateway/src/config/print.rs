@@ -89,12 +89,12 @@ fn line(text: &mut String, name: &str, value: &str) {
 fn toml_value(value: &str, kind: Kind) -> String {
     match kind {
         Kind::Text if value.parse::<u32>().is_ok() => value.to_owned(),
-        Kind::List if value != REDACTED => {
+        Kind::List => {
             let items: Vec<_> = value.split(',').filter(|item| !item.is_empty()).map(quoted).collect();
             format!("[{}]", items.join(", "))
         }
         Kind::Switch => value.to_owned(),
-        Kind::Text | Kind::List => quoted(value),
+        Kind::Text => quoted(value),
     }
 }
 
@@ -171,7 +171,5 @@ mod tests {
         check("true", Kind::Switch, "true");
         check("a,b", Kind::List, "[\"a\", \"b\"]");
         check("", Kind::List, "[]");
-        check(REDACTED, Kind::Text, "\"(redacted)\"");
-        check(REDACTED, Kind::List, "\"(redacted)\"");
     }
 }
