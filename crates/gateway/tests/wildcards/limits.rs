@@ -148,7 +148,7 @@ fn topics_without_end_reach_their_limit_and_are_forgotten_again() {
 
 #[test]
 fn coming_and_going_wildcards_leave_nothing_behind() {
-    let gateway = Gateway::start(&["--topic-idle", "300ms"]);
+    let gateway = Gateway::start(&["--topic-idle", "300ms", "--commands-per-second", "off"]);
     assert_eq!(post_many(&gateway, (0..200).map(|number| format!("t.{number}.x"))).0, 0);
     let mut peers: Vec<Peer> = (0..4).map(|_| Peer::native(gateway.address).0).collect();
     let mut churn = |rounds: usize| {
