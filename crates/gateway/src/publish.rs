@@ -99,19 +99,15 @@ pub(crate) async fn many(
             let lines = body::lines(&body).map(<[u8]>::trim_ascii);
             let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
             check_count(lines.len(), &worker.shared)?;
-            publisher.items(lines, &attributes, &mut results, Past::IsRefused);
+            publisher.items(lines, &attributes, &mut results, Past::IsRefused).await;
         }
         "application/json" => {
             let body = read(worker, client, body).await?;
             let elements =
                 envelope::elements(&body).map_err(|ItemError(message)| ApiError::bad_request(message))?;
             check_count(elements.len(), &worker.shared)?;
-            publisher.items(
-                elements.iter().map(|element| element.get().as_bytes()),
-                &attributes,
-                &mut results,
-                Past::IsRefused,
-            );
+            let texts = elements.iter().map(|element| element.get().as_bytes());
+            publisher.items(texts, &attributes, &mut results, Past::IsRefused).await;
         }
         _ => {
             let message = "the content type here is application/x-ndjson or application/json";
@@ -155,23 +151,14 @@ async fn stream(
             Ok(None) => Some(None),
             Err(error) => Some(Some(error)),
         };
-        // What arrived together is published together, a bounded number at a time.
         // The stream may be open for longer than its sender may.
         if let Err(failure) = auth::is_over(publisher.worker, publisher.client) {
             return results.push_error(None, &auth::refuse(publisher.worker, failure));
         }
+        // What arrived together is published together, a bounded number at a time.
         if end.is_some() || !lines.is_ready() || ready.len() >= STREAM_LINES_MAX {
-            let texts = ready.iter().map(|line| line.trim_ascii());
-            let mut texts = texts.filter(|line| !line.is_empty());
-            let mut left = None;
-            loop {
-                left = publisher.items(left.into_iter().chain(&mut texts), attributes, results, Past::Waits);
-                if left.is_none() {
-                    break;
-                }
-                yield_now().await;
-            }
-            drop(texts);
+            let texts = ready.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty());
+            publisher.items(texts, attributes, results, Past::Waits).await;
             ready.clear();
         }
         match end {
@@ -318,28 +305,30 @@ impl Publisher<'_> {
         }
     }
 
-    /// Publishes items in their order. Neighbours of one topic enter it together. Returns the item before which others are
-    /// to have their turn, if there is one.
-    fn items<'b>(
+    /// Publishes items in their order. Neighbours of one topic enter it together.
+    async fn items<'b>(
         &self,
         items: impl IntoIterator<Item = &'b [u8]>,
         attributes: &Attributes<'_>,
         results: &mut Results,
         past: Past,
-    ) -> Option<&'b [u8]> {
-        let mut run = Run { publisher: self, topic: None, drafts: Vec::new(), bytes: 0 };
+    ) {
+        let mut run = Run { publisher: self, topic: None, drafts: Vec::new() };
         let mut spread = Spread::default();
         for text in items {
-            let item = envelope::parse(text).map_err(|ItemError(message)| ApiError::bad_request(message));
-            let item = match item {
-                Ok(item) if spread.takes(&item, &self.worker.shared.config().limits) => Ok(item),
-                Ok(_) if past == Past::Waits && !spread.is_empty() => {
+            let mut item = envelope::parse(text).map_err(|ItemError(message)| ApiError::bad_request(message));
+            if let Ok(parsed) = &item {
+                let mut fits = self.fits(&mut spread, parsed);
+                if !fits && past == Past::Waits {
                     run.end(results);
-                    return Some(text);
+                    yield_now().await;
+                    spread = Spread::default();
+                    fits = self.fits(&mut spread, parsed);
                 }
-                Ok(_) => Err(self.spread_too_far()),
-                Err(error) => Err(error),
-            };
+                if !fits {
+                    item = Err(self.spread_too_far());
+                }
+            }
             let number = results.items;
             results.items += 1;
             match item {
@@ -351,7 +340,10 @@ impl Publisher<'_> {
             }
         }
         run.end(results);
-        None
+    }
+
+    fn fits(&self, spread: &mut Spread, item: &Item<'_>) -> bool {
+        spread.takes(item, &self.worker.shared.config().limits)
     }
 
     fn spread_too_far(&self) -> ApiError {
@@ -423,10 +415,6 @@ struct Spread {
 }
 
 impl Spread {
-    fn is_empty(&self) -> bool {
-        self.messages == 0
-    }
-
     /// Adds an item, if it fits.
     fn takes(&mut self, item: &Item<'_>, limits: &Limits) -> bool {
         let messages = self.messages.saturating_add(item.topics.len());
@@ -440,32 +428,25 @@ impl Spread {
     }
 }
 
-/// Successive drafts of one topic, at most as many and as large as one body has.
+/// Successive drafts of one topic. [`Spread`] bounds them.
 struct Run<'a> {
     publisher: &'a Publisher<'a>,
     topic: Option<Topic>,
     drafts: Vec<Draft>,
-    bytes: usize,
 }
 
 impl Run<'_> {
     fn add(&mut self, draft: Draft, results: &mut Results) {
-        let config = self.publisher.worker.shared.config();
-        let limits = &config.limits;
-        let is_full = self.drafts.len() >= limits.body_messages
-            || self.bytes + draft.payload_bytes() > limits.body_bytes;
-        if is_full || self.topic.as_ref() != Some(&draft.topic) {
+        if self.topic.as_ref() != Some(&draft.topic) {
             self.end(results);
             self.topic = Some(draft.topic.clone());
         }
-        self.bytes += draft.payload_bytes();
         self.drafts.push(draft);
     }
 
     fn end(&mut self, results: &mut Results) {
         let Some(topic) = self.topic.take() else { return };
         let drafts = std::mem::take(&mut self.drafts);
-        self.bytes = 0;
         let count = drafts.len();
         match self.publisher.publish(&topic, drafts, None) {
             Ok(answer) => {
