@@ -136,7 +136,6 @@ pub(crate) async fn list(
     }
     admission::read(worker, client).await?;
     let topics = allowed(worker, client, &pattern, after, max);
-    admission::has_read(worker, client, topics.len());
     let next = topics.last().filter(|_| topics.len() == max).map(|(topic, _)| topic.as_str());
     let places = topics.iter().map(|(topic, position)| {
         let Position { epoch, offset } = *position;
@@ -157,11 +156,12 @@ fn allowed(
     let grant = client.grant();
     let granted = grant.iter().flat_map(|grant| &grant.subscribe);
     let mut both: Vec<_> = granted.filter_map(|granted| granted.intersection(pattern)).collect();
-    if both.len() == 1 {
-        return registry.list(&both[0], after, max);
-    }
     both.dedup();
     let mut topics: Vec<_> = both.iter().flat_map(|pattern| registry.list(pattern, after, max)).collect();
+    admission::has_read(worker, client, topics.len());
+    if both.len() == 1 {
+        return topics;
+    }
     topics.sort_by(|(one, _), (other, _)| one.as_str().split('.').cmp(other.as_str().split('.')));
     topics.dedup_by(|(one, _), (other, _)| one == other);
     topics.truncate(max);
