@@ -33,7 +33,7 @@ use tokio::task::yield_now;
 use crate::client::Client;
 use crate::config::Config;
 use crate::connection::{Connection, Permit};
-use crate::error::ApiError;
+use crate::error::{ApiError, RETRY_SECONDS};
 use crate::rate::{Meters, Rate};
 use crate::subscribe::Refusal;
 use crate::worker::Worker;
@@ -409,12 +409,12 @@ bounds! {
     Reads = "reads_per_second", 429, RateLimited, "too many polls and lists at once";
 }
 
-/// The seconds after which somebody refused may come back. Drawn, so that those refused together do not come together.
-const RETRY_SECONDS: std::ops::RangeInclusive<usize> = 1..=5;
-
 /// What is written where nothing was read, for each bound and each of [`RETRY_SECONDS`].
 static ANSWERS: LazyLock<Vec<Vec<String>>> = LazyLock::new(|| {
-    Bound::ALL.iter().map(|bound| RETRY_SECONDS.map(|seconds| bound.text(seconds)).collect()).collect()
+    Bound::ALL
+        .iter()
+        .map(|bound| RETRY_SECONDS.map(|seconds| ApiError::from(*bound).last_answer(seconds, "")).collect())
+        .collect()
 });
 
 impl Bound {
@@ -428,19 +428,6 @@ impl Bound {
     pub(crate) fn answer(self) -> &'static [u8] {
         let answers = &ANSWERS[self as usize];
         answers[fastrand::usize(..answers.len())].as_bytes()
-    }
-
-    fn text(self, seconds: usize) -> String {
-        let (status, code, message) = self.words();
-        let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        let reason = reason.unwrap_or_default();
-        let retry =
-            if matches!(status, 429 | 503) { format!("retry-after: {seconds}\r\n") } else { String::new() };
-        let body = format!(r#"{{"error":{{"code":"{}","message":"{message}"}}}}"#, code.as_str());
-        format!(
-            "HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\r\n{body}",
-            body.len()
-        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! A refused request: status, code and words.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use fanfare_registry::AdmitError;
 use fanfare_wire::event::ErrorCode;
@@ -59,9 +61,8 @@ impl ApiError {
     /// The answer.
     pub(crate) fn response(&self) -> Response<Body> {
         let mut response = json_text(self.status, self.body());
-        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            // Drawn anew each time, so that those refused together do not come back together.
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
+        if self.is_for_now() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_seconds()));
         }
         if let Some(allow) = self.allow {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
@@ -74,21 +75,35 @@ impl ApiError {
         response
     }
 
-    /// The same as it stands on the wire, for a connection that hyper has given away: its last answer. `lines` are
-    /// further lines of its head, each with its end.
-    pub(crate) fn last_answer(&self, lines: &str) -> Bytes {
-        let (response, body) = (self.response(), self.body());
-        let mut head = format!("HTTP/1.1 {}\r\n", self.status);
-        for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONNECTION) {
-            head += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
-        }
-        head += &format!("{lines}connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-        [head.as_bytes(), &body].concat().into()
+    /// The same as it stands on the wire, where hyper writes nothing: the connection's last answer. `lines` are further lines
+    /// of its head, each with its end.
+    pub(crate) fn last_answer(&self, retry_seconds: u16, lines: &str) -> String {
+        let body = String::from_utf8(self.body()).unwrap_or_default();
+        let retry =
+            if self.is_for_now() { format!("{RETRY_AFTER}: {retry_seconds}\r\n") } else { String::new() };
+        format!(
+            "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}{lines}\r\n{body}",
+            self.status,
+            body.len()
+        )
+    }
+
+    /// Whether it may be otherwise later.
+    fn is_for_now(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 
     fn body(&self) -> Vec<u8> {
         serde_json::to_vec(&ErrorBody { error: self.into() }).unwrap_or_default()
     }
+}
+
+/// The seconds after which somebody refused may come back.
+pub(crate) const RETRY_SECONDS: RangeInclusive<u16> = 1..=5;
+
+/// Some of them. Drawn anew each time, so that those refused together do not come back together.
+pub(crate) fn retry_seconds() -> u16 {
+    fastrand::u16(RETRY_SECONDS)
 }
 
 /// `{"error":{"code":…,"message":…}}`

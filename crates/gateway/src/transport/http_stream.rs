@@ -19,7 +19,7 @@ use super::write_waiting;
 use crate::auth::origins::Readers;
 use crate::client::Client;
 use crate::connection::{Connection, Permit};
-use crate::error::ApiError;
+use crate::error::{ApiError, retry_seconds};
 use crate::poll;
 use crate::request_id::{self, RequestId};
 use crate::socket::Socket;
@@ -164,7 +164,7 @@ fn refuse(
     let address = &connection.client.address;
     let line = request_id::line(worker, address, request.id.as_ref(), &path, error);
     let lines = line + &request.readers.lines();
-    worker.close_with(connection, reason, error.last_answer(&lines));
+    worker.close_with(connection, reason, error.last_answer(retry_seconds(), &lines).into());
 }
 
 /// Everything before the first message: no proxy may keep, change or hold back what follows.
