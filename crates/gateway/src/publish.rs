@@ -1,4 +1,4 @@
-//! Publishing over HTTP: from a request's body to drafts, and the answer.
+//! Publishing over HTTP: from a request's body to drafts; the answer is `answer`.
 //!
 //! | endpoint | messages |
 //! |---|---|
@@ -8,6 +8,8 @@
 //!
 //! Everything after the body has arrived is done without waiting: 4xx and 503 mean that nothing was published.
 
+mod answer;
+
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -15,11 +17,10 @@ use bytes::Bytes;
 use fanfare_registry::Admitted;
 use fanfare_wire::envelope::{self, Item, ItemError};
 use fanfare_wire::event::ErrorCode;
-use fanfare_wire::{Draft, Epoch, Kind, Topic};
+use fanfare_wire::{Draft, Kind, Topic};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use serde::Serialize;
 use tokio::task::yield_now;
 
 use crate::admission;
@@ -27,13 +28,13 @@ use crate::auth;
 use crate::body::{self, Lines};
 use crate::client::Client;
 use crate::drain::Phase;
-use crate::error::{ApiError, Body, ErrorObject, json, json_text};
+use crate::error::{ApiError, Body, json, json_text};
 use crate::idempotency::{Answer, KEY_BYTES_MAX};
 use crate::limits::Limits;
 use crate::server::Shared;
 use crate::worker::Worker;
+use answer::{Lined, REPLAYED, Results, placed, placed_bytes};
 
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const EVENT: HeaderName = HeaderName::from_static("fanfare-event");
 const KEY: HeaderName = HeaderName::from_static("fanfare-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -457,118 +458,5 @@ impl Run<'_> {
             }
             Err(error) => (0..count).for_each(|_| results.push_error(Some(topic.as_str()), &error)),
         }
-    }
-}
-
-/// How long it is what [`placed`] writes. An answer in a buffer of just its size is not copied, and has one allocation.
-fn placed_bytes(topic: &Topic, offset: u64) -> usize {
-    let digits = offset.checked_ilog10().unwrap_or_default() as usize + 1;
-    r#"{"topic":"","epoch":"--------","offset":}"#.len() + topic.as_str().len() + digits
-}
-
-/// Writes where a message is. No name of a topic or an epoch has a character that JSON escapes.
-fn placed(topic: &Topic, epoch: Epoch, offset: u64, text: &mut Vec<u8>) {
-    text.extend_from_slice(br#"{"topic":""#);
-    text.extend_from_slice(topic.as_str().as_bytes());
-    text.extend_from_slice(br#"","epoch":""#);
-    text.extend_from_slice(&epoch.text());
-    text.extend_from_slice(br#"","offset":"#);
-    // Writing to a Vec does not fail.
-    let _ = serde_json::to_writer(&mut *text, &offset);
-    text.push(b'}');
-}
-
-#[derive(Serialize)]
-struct Lined<'a> {
-    topic: &'a str,
-    epoch: Epoch,
-    first: u64,
-    offset: u64,
-    count: u64,
-}
-
-#[derive(Serialize)]
-struct Failed<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
-    error: ErrorObject<'a>,
-}
-
-/// The answer of `POST /publish`, written as it comes about. Past its bound, results are only counted.
-struct Results {
-    json: Vec<u8>,
-    /// Items so far: what numbers them when one key stands for all, also over the pieces of a publish stream.
-    items: usize,
-    listed: usize,
-    listed_max: usize,
-    count: usize,
-    replayed: usize,
-    errors: bool,
-}
-
-impl Results {
-    fn new(listed_max: usize) -> Self {
-        Self { json: Vec::new(), items: 0, listed: 0, listed_max, count: 0, replayed: 0, errors: false }
-    }
-
-    fn push(&mut self, topic: &Topic, answer: &Answer) {
-        self.replayed += usize::from(answer.replayed);
-        let Admitted { epoch, last: offset, .. } = answer.admitted;
-        self.list(|text| placed(topic, epoch, offset, text));
-    }
-
-    fn push_error(&mut self, topic: Option<&str>, error: &ApiError) {
-        self.errors = true;
-        // A refused name is somebody's input of any length.
-        let topic =
-            topic.map(|name| name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end]));
-        // Writing to a Vec does not fail.
-        self.list(|text| drop(serde_json::to_writer(text, &Failed { topic, error: error.into() })));
-    }
-
-    fn list(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.count += 1;
-        if self.listed == self.listed_max {
-            return;
-        }
-        if self.listed > 0 {
-            self.json.push(b',');
-        }
-        self.listed += 1;
-        write(&mut self.json);
-    }
-
-    fn response(self) -> Response<Body> {
-        let mut body = format!("{{\"errors\":{},", self.errors).into_bytes();
-        if self.count > self.listed {
-            body.extend_from_slice(format!("\"count\":{},\"truncated\":true,", self.count).as_bytes());
-        }
-        body.extend_from_slice(b"\"results\":[");
-        body.extend_from_slice(&self.json);
-        body.extend_from_slice(b"]}");
-        let mut response = json_text(StatusCode::OK, body);
-        if self.count > 0 && self.replayed == self.count {
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-        }
-        response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_written_into_just_its_bytes() {
-        fn check(topic: &str, offset: u64, expect: &str) {
-            let (topic, mut text) = (Topic::new(topic).unwrap(), Vec::new());
-            placed(&topic, Epoch::new(0), offset, &mut text);
-            assert_eq!(std::str::from_utf8(&text), Ok(expect));
-            assert_eq!(placed_bytes(&topic, offset), text.len(), "{expect}");
-        }
-        check("a", 0, r#"{"topic":"a","epoch":"00000000","offset":0}"#);
-        check("ticker.BTC-USD", 9, r#"{"topic":"ticker.BTC-USD","epoch":"00000000","offset":9}"#);
-        check("A_=@,;:!-.9", 10, r#"{"topic":"A_=@,;:!-.9","epoch":"00000000","offset":10}"#);
-        check("a", u64::MAX, r#"{"topic":"a","epoch":"00000000","offset":18446744073709551615}"#);
     }
 }

@@ -92,7 +92,7 @@ fn walked(begun: &Result<Begun<'_>, Refusal>, max: usize) -> usize {
 }
 
 /// A refused name is somebody's input of any length.
-fn clipped(name: &str) -> &str {
+pub(crate) fn clipped(name: &str) -> &str {
     name.char_indices().nth(Topic::BYTES_MAX).map_or(name, |(end, _)| &name[..end])
 }
 
