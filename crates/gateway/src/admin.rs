@@ -282,10 +282,6 @@ fn max(query: &Query, most: usize) -> Result<usize, ApiError> {
     Ok(if query.get("max").is_some() { query.max(most)? } else { most.min(100) })
 }
 
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

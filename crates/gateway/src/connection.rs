@@ -13,8 +13,8 @@ use fanfare_wire::FormatId;
 
 use crate::admission::Key;
 use crate::client::Client;
+use crate::clock::unix_ms;
 use crate::rate::Meter;
-use crate::session::unix_ms;
 use crate::socket::Socket;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;

@@ -34,6 +34,7 @@ mod ask;
 mod auth;
 mod body;
 mod client;
+mod clock;
 pub mod commands;
 pub mod config;
 mod connection;

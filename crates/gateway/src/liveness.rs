@@ -13,7 +13,7 @@ use fanfare_wire::event::Event;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::auth::expiry;
-use crate::session::unix_ms;
+use crate::clock::unix_ms;
 use crate::transport;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::Worker;

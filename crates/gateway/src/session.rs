@@ -4,7 +4,7 @@
 //! drives it.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fanfare_wire::command::{self, Command, Wanted};
 use fanfare_wire::event::{ErrorCode, Event};
@@ -13,6 +13,7 @@ use fanfare_wire::{Draft, FormatId, Kind, Name, Topic, envelope};
 
 use crate::admission::{self, Bound};
 use crate::auth;
+use crate::clock::unix_ms;
 use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::subscribe;
@@ -258,9 +259,4 @@ fn answer(worker: &Worker, connection: &Connection, event: &Event<'_>) -> End {
     }
     worker.flush(connection.id);
     push().map_err(DisconnectReason::from)
-}
-
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

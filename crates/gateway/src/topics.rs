@@ -1,7 +1,7 @@
 //! What can be asked about topics: their last values, and what is known of them.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fanfare_registry::{Info, Last};
 use fanfare_wire::event::{ErrorCode, Status};
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::admission;
 use crate::client::Client;
+use crate::clock::milliseconds;
 use crate::entity_tag;
 use crate::error::{ApiError, Body, json};
 use crate::poll;
@@ -81,10 +82,6 @@ fn content_type(message: &Message) -> HeaderValue {
         Kind::Text => "text/plain; charset=utf-8",
         Kind::Binary => "application/octet-stream",
     })
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// `GET /topics/{topic}/info`

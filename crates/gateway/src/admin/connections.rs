@@ -14,13 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use super::{choice, max, milliseconds, time};
+use super::{choice, max, time};
 use crate::ask::{ask, ask_all};
+use crate::clock::{milliseconds, unix_ms};
 use crate::connection::Connection;
 use crate::error::{ApiError, Body, json};
 use crate::query::Query;
 use crate::server::Shared;
-use crate::session::unix_ms;
 use crate::transport::disconnect::DisconnectReason;
 use crate::worker::{Worker, client_name, client_of};
 

@@ -15,8 +15,9 @@ use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::auth::revocations::{Until, Who, unix_seconds};
+use crate::auth::revocations::{Until, Who};
 use crate::body;
+use crate::clock;
 use crate::error::{ApiError, Body, json};
 use crate::server::Shared;
 
@@ -36,7 +37,7 @@ pub(super) fn list(shared: &Shared) -> Response<Body> {
     struct List {
         revocations: Vec<Revocation>,
     }
-    let all = shared.revocations.list(unix_seconds()).into_iter();
+    let all = shared.revocations.list(clock::unix().as_secs()).into_iter();
     let revocations = all.map(|(who, until)| Revocation { who, until }).collect();
     json(StatusCode::OK, &List { revocations })
 }
@@ -44,7 +45,7 @@ pub(super) fn list(shared: &Shared) -> Response<Body> {
 /// `POST /revocations`
 pub(super) async fn revoke(shared: &Shared, body: &mut Incoming) -> Result<Response<Body>, ApiError> {
     let (who, until) = read(shared, body).await?;
-    let now = unix_seconds();
+    let now = clock::unix().as_secs();
     if until.is_some_and(|until| until <= now) {
         return Err(ApiError::bad_request("\"until\" is over: seconds since 1970"));
     }

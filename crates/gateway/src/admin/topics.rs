@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::{choice, max, milliseconds};
+use super::{choice, max};
+use crate::clock::milliseconds;
 use crate::error::{ApiError, Body, json};
 use crate::query::Query;
 use crate::server::Shared;

@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use serde::Serialize;
 
 use super::grant::Holder;
+use crate::clock;
 
 /// All revocations in force.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Revocations {
         if self.changes() == 0 || *holder == Holder::Anybody {
             return false;
         }
-        let now = unix_seconds();
+        let now = clock::unix().as_secs();
         let entries = self.entries.read();
         let is_in = |names: &Names, name: &str| names.get(name).is_some_and(|until| holds(*until, now));
         match holder {
@@ -140,11 +140,6 @@ impl Entries {
     }
 }
 
-/// The wall clock: what tokens and operators count in.
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +150,7 @@ mod tests {
 
     #[test]
     fn who_is_revoked_is_known_by_any_name() {
-        let (revocations, now) = (Revocations::default(), unix_seconds());
+        let (revocations, now) = (Revocations::default(), clock::unix().as_secs());
         assert!(revocations.add(Who::Subject("ann".into()), None, now, 9));
         assert!(revocations.add(Who::Token("t1".into()), Some(now + 60), now, 9));
         assert!(revocations.add(Who::Key("feeds".into()), None, now, 9));
@@ -172,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_may_be_forgotten_makes_room() {
-        let (revocations, now) = (Revocations::default(), unix_seconds());
+        let (revocations, now) = (Revocations::default(), clock::unix().as_secs());
         let add = |name: &str, until, now| revocations.add(Who::Subject(name.into()), until, now, 2);
         assert!(add("a", Some(now + 60), now) && add("b", None, now) && !add("c", None, now));
         assert!(add("b", Some(now + 90), now), "it is there already");

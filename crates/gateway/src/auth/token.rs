@@ -12,7 +12,7 @@
 //! | `sub`, `jti` | what a revocation names |
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use fanfare_wire::Pattern;
 use jsonwebtoken::errors::ErrorKind;
@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use super::grant::{Grant, Holder};
+use crate::clock;
 use crate::config::{AuthRules, TokenKeyRule};
 
 /// The shortest secret, in bytes: that of the shortest hash (RFC 7518, section 3.2).
@@ -186,7 +187,7 @@ impl Rules {
 
     /// What the claims of a token with a good signature are worth.
     fn grant(&self, claims: Claims) -> Result<Grant, Failure> {
-        let (now, wall) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let (now, wall) = (Instant::now(), clock::unix());
         let expires = claims.exp.since_1970().ok_or(Failure::Claims)?;
         let left = expires.checked_sub(wall).filter(|left| !left.is_zero()).ok_or(Failure::Expired)?;
         if let Some(issued) = claims.iat {

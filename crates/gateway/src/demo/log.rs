@@ -2,10 +2,10 @@
 //!
 //! Levels are drawn for each line, and are not even: trouble comes in bursts of a few lines of one service.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use fastrand::Rng;
 use serde::Serialize;
+
+use crate::clock;
 
 /// What each topic is published under, `logs.` before it.
 const SERVICES: [&str; 4] = ["web", "api", "db", "auth"];
@@ -69,7 +69,7 @@ impl Log {
             (random.usize(..SERVICES.len() + 2).saturating_sub(2), level)
         };
         let service = SERVICES[service];
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = clock::unix();
         Line {
             topic: format!("logs.{service}"),
             time: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
