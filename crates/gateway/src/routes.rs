@@ -65,8 +65,8 @@ impl UpgradeSlot {
         Some((upgrade, self.permit.take()?))
     }
 
-    /// Looks whether an answer is to be the last.
-    pub(crate) fn note(&self, response: &Response<Body>) {
+    /// Looks whether a refusal is to be the last answer.
+    fn note(&self, response: &Response<Body>) {
         if response.headers().get(CONNECTION).is_some_and(|value| value == "close") {
             self.last.set(true);
         }
@@ -105,6 +105,7 @@ pub(crate) async fn route(
 ) -> Result<Response<Body>, Taken> {
     let id = RequestId::given(request.headers());
     if let Err(refused) = framing::check(&request) {
+        upgrade.note(&refused);
         return Ok(request_id::name(&worker, &client.address, id, &request, Ok(*refused)));
     }
     let is_admitted = match admit(&worker, &upgrade, &client, &request) {
@@ -138,6 +139,9 @@ pub(crate) async fn route(
     if worker.leaving.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // The next request goes elsewhere: none is to meet the end of this connection.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if !response.status().is_success() {
+        upgrade.note(&response);
     }
     Ok(response)
 }

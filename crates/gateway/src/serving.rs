@@ -47,9 +47,7 @@ pub(crate) async fn run(worker: Rc<Worker>, socket: Socket, peer: IpAddr, permit
         let (worker, upgrade) = (Rc::clone(&worker), Rc::clone(&upgrade));
         move |request: Request<Incoming>| {
             let client = forwarded::client(&worker.shared.config(), peer, request.headers());
-            let upgrade = Rc::clone(&upgrade);
-            let answer = routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request);
-            async move { answer.await.inspect(|response| upgrade.note(response)) }
+            routes::route(Rc::clone(&worker), Rc::clone(&upgrade), client, request)
         }
     });
     let mut connection = http1::Builder::new()
